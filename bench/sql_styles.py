@@ -15,7 +15,7 @@ from functools import partial
 from statistics import median
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Text, create_engine, func, insert, literal, select, true
+from sqlalchemy import ARRAY, BigInteger, Connection, Text, cast, create_engine, func, insert, literal, select, true
 
 from bench.machine import environment, environment_lines
 from bench.output import temporary_directory
@@ -24,9 +24,11 @@ from models.database.migrate import migrate
 from models.directory.tables import organizations
 from models.enums import CommandState, IncidentStatus, IncidentType, Lane, StatusMethod
 from models.incidents.incident import incident_projects, incidents
+from models.messaging import claims
 from models.messaging import command_ledger as ledger
 from models.messaging.command_ledger import NewCommand, commands
 from models.settings import sqlalchemy_url
+from tasks.commands.catalog import KNOWN_TYPES
 from workers.batch.load import _INCIDENTS
 from workers.stack.servers import embedded_servers
 
@@ -63,21 +65,28 @@ def claim(connection: Connection, subjects: list[str]) -> Styles:
 
     def core() -> Sequence[Any]:
         arrays = func.unnest(literal(subjects, ARRAY(Text)), literal(limits, ARRAY(BigInteger)))
-        locked = arrays.table_valued("subject", "most").render_derived()
+        locked = arrays.table_valued("subject", "most", with_ordinality="ordinal").render_derived()
+        floor = select(func.coalesce(func.max(claims.command_floor.c.seq), 0)).scalar_subquery()
         waiting = (
             select(commands)
-            .where(commands.c.subject == locked.c.subject, commands.c.state == CommandState.ACCEPTED)
+            .where(
+                commands.c.subject == locked.c.subject,
+                commands.c.state == CommandState.ACCEPTED,
+                commands.c.seq >= floor,
+            )
             .order_by(commands.c.seq)
             .limit(locked.c.most)
             .lateral()
         )
-        columns = [waiting.c[name] for name in ledger.ClaimedCommand._fields]
-        not_due = func.coalesce(waiting.c.next_attempt_at > func.now(), False).label("not_due")
-        joined = select(*columns, not_due).select_from(locked.join(waiting, true()))
-        return connection.execute(joined.order_by(waiting.c.seq).limit(200)).all()
+        turn = func.row_number().over(partition_by=waiting.c.subject, order_by=waiting.c.seq).label("turn")
+        dealt = select(waiting, locked.c.ordinal, turn).select_from(locked.join(waiting, true())).subquery()
+        columns = [dealt.c[name] for name in claims.ClaimedCommand._fields]
+        known_type = (dealt.c.type + "/" + cast(dealt.c.payload_version, Text)).in_(KNOWN_TYPES)
+        must_wait = (func.coalesce(dealt.c.next_attempt_at > func.now(), False) | ~known_type).label("must_wait")
+        return connection.execute(select(*columns, must_wait).order_by(dealt.c.turn, dealt.c.ordinal).limit(200)).all()
 
-    parameters = {"subjects": subjects, "most_of_each": limits, "most": 200}
-    text = partial(connection.exec_driver_sql, ledger._READ_SUBJECTS, parameters)
+    parameters = {"subjects": subjects, "most_of_each": limits, "known": list(KNOWN_TYPES), "most": 200}
+    text = partial(connection.exec_driver_sql, claims._READ, parameters)
     return f"claim: SELECT of {ROWS} subjects", lambda: text().all(), core
 
 

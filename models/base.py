@@ -123,13 +123,15 @@ def insert_statement(
     *,
     extra: tuple[tuple[str, str], ...] = (),
     computed: tuple[tuple[str, str], ...] = (),
+    condition: str = "true",
 ) -> str:
     """Return an INSERT statement for psycopg that inserts any number of rows.
 
     Each column has one binary array parameter with the column's name. JSON columns take serialized JSON. Rows are
     inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement, for
     example ``RETURNING id``. ``extra`` holds the names and array types of parameters that are not columns, and
-    ``computed`` maps columns to SQL expressions that replace the values sent; both see the sent row as ``u``.
+    ``computed`` maps columns to SQL expressions that replace the values sent; expressions see the sent row as ``u``.
+    Nothing is inserted unless ``condition`` holds, which is evaluated first if it does not depend on the row.
     """
     expressions = dict(computed)
     names = ", ".join(columns)
@@ -138,7 +140,7 @@ def insert_statement(
     sent = ", ".join((*columns, *(name for name, _ in extra), "ordinal"))
     return (
         f"INSERT INTO {table.name} ({names}) SELECT {values}"  # noqa: S608 - names of our own tables and columns
-        f" FROM unnest({arrays}) WITH ORDINALITY AS u({sent}) ORDER BY u.ordinal {tail}"
+        f" FROM unnest({arrays}) WITH ORDINALITY AS u({sent}) WHERE {condition} ORDER BY u.ordinal {tail}"
     )
 
 

@@ -6,7 +6,7 @@ from models.alert_rules import alert_rule
 from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
-from models.messaging import attempts, canary, command_ledger, outbox
+from models.messaging import attempts, canary, claims, command_ledger, outbox
 from models.notifications import delivery, notification
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "alert_rule",
     "attempts",
     "canary",
+    "claims",
     "command_ledger",
     "delivery",
     "incident",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,10 @@ from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CommandSubmission
 from workers.apply.applier import Applier, BatchResult
+from workers.apply.in_flight import InFlightBatch
+
+Remaining = Mapping[Lane, Sequence[str]]
+"""The subjects that an applier has not served when its time is up."""
 
 
 @dataclass
@@ -61,25 +65,33 @@ class Harness:
             accept_commands(connection, rows)
         return [row.id for row in rows]
 
-    def applier(self, name: str = "worker", *, request_continuation: Callable[[], None] = lambda: None) -> Applier:
+    def applier(
+        self,
+        name: str = "worker",
+        *,
+        request_continuation: Callable[[Remaining], None] = lambda _: None,
+        timeouts: dict[str, str] | None = None,
+    ) -> Applier:
         """Return an applier with its own connections."""
         url = self.engine.url.render_as_string(hide_password=False)
+        autocommit_engine = make_engine(url, application="test-autocommit").execution_options(
+            isolation_level="AUTOCOMMIT"
+        )
         return Applier(
-            engine=make_engine(url, application="test-worker"),
-            autocommit_engine=make_engine(url, application="test-autocommit").execution_options(
-                isolation_level="AUTOCOMMIT"
-            ),
-            worker=name,
+            engine=make_engine(url, application="test-worker", timeouts=timeouts),
+            in_flight=InFlightBatch(autocommit_engine, worker=name),
             on_commit=self.results.append,
             request_continuation=request_continuation,
         )
 
-    def apply(self) -> None:
-        """Apply every command that is due, in as many batches as necessary."""
-        tasks: list[tuple[str, ...]] = [()]
-        applier = self.applier(request_continuation=lambda: tasks.append(()))
+    def apply(self, *, timeouts: dict[str, str] | None = None) -> None:
+        """Apply every command that is due, in as many batches and tasks as necessary."""
+        tasks: list[Remaining] = [{}]
+        applier = self.applier(request_continuation=tasks.append, timeouts=timeouts)
         while tasks:
-            applier.drain(tasks.pop())
+            remaining = tasks.pop()
+            applier.drain([subject for subjects in remaining.values() for subject in subjects])
+        applier.in_flight.close()
 
     def ledger_row(self, id_: UUID) -> dict[str, Any]:
         """Return a command's row in the ledger."""
@@ -109,6 +121,15 @@ class Harness:
         )
         with self.engine.connect() as connection:
             return {table.name: _count(connection, table) for table in data}
+
+
+def lock_subjects(connection: Connection, subjects: Sequence[str]) -> None:
+    """Lock subjects until the transaction ends, as a worker does that has their commands in hand."""
+    connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))"
+        " FROM unnest(%(subjects)s::text[]) AS s(subject)",
+        {"subjects": list(subjects)},
+    )
 
 
 def _row(command: Command, *, organization: int, token: int | None, user: int | None) -> NewCommand:

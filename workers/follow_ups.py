@@ -33,4 +33,5 @@ def make_follow_up(
         request_id=trace.request_id,
         traceparent=trace.traceparent,
         incident=subject.number,
+        payload_version=command.payload_version,
     )

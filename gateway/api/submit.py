@@ -136,6 +136,7 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
         request_id=context.record.trace.request_id,
         traceparent=context.record.trace.traceparent,
         incident=subject.number,
+        payload_version=command.payload_version,
     )
 
 

@@ -58,6 +58,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # Publishes events and deletes old rows.
     "tocsin_relay": (
         Grant("UPDATE (announced_at)", ("events",)),
+        Grant("UPDATE", ("command_floor",)),
         Grant("DELETE", ("idempotency_keys",)),
         Grant("INSERT, DELETE", ("canaries",)),
     ),

@@ -20,14 +20,21 @@ MAX_ATTEMPTS: Final = 5
 RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
 """The delays after a command's first, second, third and fourth failed attempt. After the fifth, the command is dead."""
 
+MAX_TIMEOUTS: Final = 5
+TIMEOUT_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 15, 60))
+"""The delays after a command has timed out, which may be the database's fault: they are longer. After the fifth time,
+the command is dead."""
+
 in_flight_batches = Table(
     "batches_in_hand",
     METADATA,
     Column("worker", Text, primary_key=True),
     Column("commands", JSONB, nullable=False),
-    # A batch that was interrupted by a restart of the database server is not counted as an attempt.
-    timestamp_column("server_started"),
     timestamp_column("since"),
+    # Not used since 0.2; kept for workers of 0.1.
+    timestamp_column("server_started"),
+    # A batch that was interrupted by a crash of the database server is no attempt: the crash empties the table.
+    prefixes=["UNLOGGED"],
 )
 
 
@@ -35,7 +42,7 @@ in_flight_batches = Table(
 
 
 class FailedCommand(NamedTuple):
-    """A command after a failed attempt. ``state`` is ``dead`` after the fifth attempt."""
+    """A command after a failed attempt or a timeout. ``state`` is ``dead`` after the fifth of either kind."""
 
     id: UUID
     type: str
@@ -43,8 +50,14 @@ class FailedCommand(NamedTuple):
     organization_id: int | None
     state: str
     attempts: int
+    timeouts: int
     request_id: str | None
     traceparent: str | None
+
+    @property
+    def tries(self) -> int:
+        """How often a worker has tried to apply the command."""
+        return self.attempts + self.timeouts
 
     @property
     def trace(self) -> Trace:
@@ -52,46 +65,82 @@ class FailedCommand(NamedTuple):
         return Trace(self.request_id, self.traceparent)
 
 
-_RECORD_FAILED_ATTEMPT: Final = f"""
+def _counting(column: str) -> str:
+    return f"""
 UPDATE commands c
-SET attempts = c.attempts + 1, error = %(error)s,
-    state = CASE WHEN c.attempts + 1 >= %(most)s THEN %(dead)s ELSE c.state END,
-    finished_at = CASE WHEN c.attempts + 1 >= %(most)s THEN clock_timestamp() END,
-    next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
-        THEN clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[c.attempts + 1]) END
-WHERE c.id = ANY(%(ids)s::uuid[]) AND c.{IS_WAITING}
+SET {column} = c.{column} + f.times, error = %(error)s,
+    state = CASE WHEN c.{column} + f.times >= %(most)s THEN %(dead)s ELSE c.state END,
+    finished_at = CASE WHEN c.{column} + f.times >= %(most)s THEN clock_timestamp() END,
+    next_attempt_at = CASE WHEN c.{column} + f.times < %(most)s
+        THEN clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[c.{column} + f.times]) END
+FROM (SELECT id, count(*) AS times FROM unnest(%(ids)s::uuid[]) AS u(id) GROUP BY id) AS f
+WHERE c.id = f.id AND c.{IS_WAITING}
 RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
 """  # noqa: S608 - our own columns and condition
 
 
-def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+_COUNT_ATTEMPTS: Final = _counting("attempts")
+_COUNT_TIMEOUTS: Final = _counting("timeouts")
+
+
+def count_attempts(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt for each command that is still waiting, and return these commands.
 
-    Each command is retried after a delay, or becomes dead after its last attempt.
+    Each command is retried after a delay, or becomes dead after its last attempt. A command that is named more than
+    once has failed as often.
     """
+    return _count(connection, _COUNT_ATTEMPTS, ids, error, most=MAX_ATTEMPTS, delays=RETRY_DELAYS)
+
+
+def count_timeouts(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+    """Count a timeout for each command that is still waiting, and return these commands.
+
+    Timeouts are counted apart from failed attempts, with longer delays.
+    """
+    return _count(connection, _COUNT_TIMEOUTS, ids, error, most=MAX_TIMEOUTS, delays=TIMEOUT_DELAYS)
+
+
+def _count(
+    connection: Connection, statement: str, ids: Sequence[UUID], error: str, *, most: int, delays: Sequence[timedelta]
+) -> list[FailedCommand]:
     rows = connection.exec_driver_sql(
-        _RECORD_FAILED_ATTEMPT,
+        statement,
         {
             "ids": list(ids),
             "error": error,
-            "most": MAX_ATTEMPTS,
+            "most": most,
             "dead": CommandState.DEAD.value,
-            "delays": [delay.total_seconds() for delay in RETRY_DELAYS],
+            "delays": [delay.total_seconds() for delay in delays],
         },
     )
     return [FailedCommand(**row._asdict()) for row in rows]
 
 
+def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -> None:
+    """Let waiting commands wait for this long before their next attempt. Nothing is counted."""
+    connection.exec_driver_sql(
+        f"UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s"  # noqa: S608 - our own condition
+        f" WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING}",
+        {"ids": list(ids), "delay": delay},
+    )
+
+
 # --- batches in flight -----------------------------------------------------------------------------------------
+
+
+def lock_worker(connection: Connection, worker: str) -> None:
+    """Lock the worker's record for as long as the session lasts, so that :func:`reap_orphaned` leaves it alone."""
+    connection.exec_driver_sql(
+        "SELECT pg_advisory_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
+    )
 
 
 def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
     """Record the commands that a worker is about to apply. Commit the record before applying them."""
     connection.exec_driver_sql(
-        "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
-        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
-        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, server_started = excluded.server_started,"
-        " since = excluded.since",
+        "INSERT INTO batches_in_hand (worker, commands, since)"
+        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), clock_timestamp())"
+        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, since = excluded.since",
         {"worker": worker, "ids": list(ids)},
     )
 
@@ -101,25 +150,18 @@ def clear_in_flight(connection: Connection, worker: str) -> None:
     connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
 
 
-def lock_worker(connection: Connection, worker: str) -> None:
-    """Lock the worker's record until the transaction ends, so that :func:`reap_orphaned` does not delete it."""
-    connection.exec_driver_sql(
-        "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
-    )
-
-
 def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """Delete the records that other workers left unlocked, and return the ids of their commands.
 
-    A worker holds its lock while it applies a batch. An unlocked record was left by a process that died or that has
-    committed its batch. In the latter case the commands have outcomes, so counting an attempt has no effect. Records of
-    batches that a restart of the database server interrupted are deleted, but their commands are not returned.
+    A worker's session holds its lock for as long as the process lives, so an unlocked record was left by a process that
+    died. Its commands are still waiting, unless the process had committed its batch. A command is returned as often as
+    it is recorded.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("
         " SELECT worker FROM batches_in_hand WHERE worker <> %(worker)s"
         " AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0)))"
-        " RETURNING commands, server_started >= pg_postmaster_start_time() AS counts",
+        " RETURNING commands",
         {"worker": worker},
     )
-    return [UUID(each) for row in rows if row.counts for each in row.commands]
+    return [UUID(each) for row in rows for each in row.commands]

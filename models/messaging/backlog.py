@@ -10,51 +10,54 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.command_ledger import IS_WAITING
+from models.messaging.claims import FROM_FLOOR, HEAD, look_for_subjects
+from models.messaging.command_ledger import IS_DEFERRED, IS_WAITING
 
-# Reads only the first waiting command of each subject, with one index lookup. The commands behind it add no cost.
-_OVERDUE_SUBJECTS: Final = f"""
-WITH RECURSIVE heads AS (
-    (SELECT c.subject, c.lane, coalesce(c.next_attempt_at, c.accepted_at + make_interval(secs => %(older)s)) AS due
-     FROM commands c WHERE c.{IS_WAITING} AND c.subject > %(after)s ORDER BY c.subject, c.seq LIMIT 1)
-    UNION ALL
-    SELECT next.* FROM heads CROSS JOIN LATERAL (
-        SELECT c.subject, c.lane, coalesce(c.next_attempt_at, c.accepted_at + make_interval(secs => %(older)s)) AS due
-        FROM commands c WHERE c.{IS_WAITING} AND c.subject > heads.subject ORDER BY c.subject, c.seq LIMIT 1
-    ) AS next
-)
-SELECT lane, subject, due < clock_timestamp() AS is_overdue FROM heads LIMIT %(most)s
+# The heads of the subjects that a look has found. A look may begin behind a subject's first command.
+_OVERDUE: Final = f"""
+SELECT head.lane, head.subject
+FROM unnest(%(subjects)s::text[]) AS s(subject) {HEAD}
+WHERE coalesce(head.next_attempt_at, head.accepted_at + make_interval(secs => %(older)s)) < clock_timestamp()
+"""  # noqa: S608 - our own condition
+
+_RETRIES: Final = f"""
+SELECT c.lane, c.subject FROM commands c
+WHERE c.{IS_WAITING} AND c.{IS_DEFERRED} AND c.next_attempt_at < clock_timestamp()
+ORDER BY c.next_attempt_at LIMIT %(most)s
 """  # noqa: S608 - our own condition
 
 
 class OverdueSubjects(NamedTuple):
-    """The subjects that need a hint, each with its lane.
-
-    ``after`` is the subject after which the next search continues, or ``""`` if there are no more subjects.
-    """
+    """The subjects that need a hint, each with its lane. ``after`` is where the next search continues: see ``Look``."""
 
     subjects: list[tuple[Lane, str]]
-    after: str
+    after: int
 
 
 def find_overdue_subjects(
-    connection: Connection, *, older_than: float, after: str = "", most: int = 2000
+    connection: Connection, lane: Lane, *, older_than: float, after: int = 0, rows: int = 10_000, span: int = 50_000
 ) -> OverdueSubjects:
-    """Check the next ``most`` subjects after ``after``, in alphabetical order, and return those that need a hint.
+    """Look at the next waiting commands of a lane, and return the subjects that need a hint.
 
     A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """
-    rows = connection.exec_driver_sql(_OVERDUE_SUBJECTS, {"older": older_than, "after": after, "most": most}).all()
-    subjects = [(Lane(row.lane), row.subject) for row in rows if row.is_overdue]
-    return OverdueSubjects(subjects, rows[-1].subject if len(rows) == most else "")
+    look = look_for_subjects(connection, {lane: after}, rows=rows, span=span)[lane]
+    found = connection.exec_driver_sql(_OVERDUE, {"subjects": look.subjects, "older": older_than})
+    return OverdueSubjects([(Lane(row.lane), row.subject) for row in found], look.after)
+
+
+def find_due_retries(connection: Connection, *, most: int = 1000) -> list[tuple[Lane, str]]:
+    """Return the subjects, each with its lane, of the ``most`` commands whose next attempt has been due for longest."""
+    return [(Lane(row.lane), row.subject) for row in connection.exec_driver_sql(_RETRIES, {"most": most})]
 
 
 # Reads pg_locks instead of trying the locks: even a briefly held lock would keep a worker from claiming the subject.
 _STALLED_LANES: Final = f"""
 SELECT DISTINCT head.lane FROM (
-    SELECT DISTINCT ON (oldest.subject) oldest.* FROM (
+    SELECT DISTINCT ON (oldest.subject) oldest.*
+    FROM unnest(%(lanes)s::text[]) AS l(lane) CROSS JOIN LATERAL (
         SELECT c.subject, c.lane, c.seq, coalesce(c.next_attempt_at, c.accepted_at) AS due
-        FROM commands c WHERE c.{IS_WAITING} ORDER BY c.seq LIMIT %(window)s
+        FROM commands c WHERE c.lane = l.lane AND {FROM_FLOOR} ORDER BY c.lane, c.seq LIMIT %(window)s
     ) AS oldest ORDER BY oldest.subject, oldest.seq
 ) AS head
 WHERE head.due < clock_timestamp() - make_interval(secs => %(older)s)
@@ -69,7 +72,8 @@ AND hashtextextended('apply:' || head.subject, 0) NOT IN (
 def find_stalled_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
     """Return the lanes with a subject that no worker has locked, although it has been due for ``older_than`` seconds.
 
-    Only the oldest ``window`` waiting commands are considered.
+    Only the oldest ``window`` waiting commands of each lane are considered.
     """
-    rows = connection.exec_driver_sql(_STALLED_LANES, {"older": older_than, "window": window})
+    parameters = {"older": older_than, "window": window, "lanes": [lane.value for lane in Lane]}
+    rows = connection.exec_driver_sql(_STALLED_LANES, parameters)
     return {Lane(row.lane) for row in rows}

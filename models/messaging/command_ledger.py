@@ -1,14 +1,14 @@
 """The command ledger: every accepted command, in order, with its outcome.
 
 A row in the ledger is the commitment to apply a command. A message on a queue is only a hint that a row is waiting. The
-statements in this module accept, claim and finish a row; failed attempts are in :mod:`models.messaging.attempts`.
+statements in this module accept and finish a row. Claims are in :mod:`models.messaging.claims`, and failed attempts in
+:mod:`models.messaging.attempts`.
 docs/decisions/0001-ledger-and-hints.md has the measurements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,17 +17,18 @@ from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, Timestamp, column_arrays, insert_statement, require_columns, timestamp_column
+from models.base import METADATA, Timestamp, column_arrays, insert_statement, timestamp_column
 from models.enums import CommandState, Lane
 from models.messaging.subject import INCIDENT_SUBJECT
-from models.messaging.trace import Trace
-from models.types import JSON
 
 IS_WAITING: Final = f"state = '{CommandState.ACCEPTED}'"
 """The SQL condition for commands that have no outcome yet.
 
 It is a literal, not a bound value: with a bound value, PostgreSQL's generic plan could not use the partial indexes.
 """
+
+IS_DEFERRED: Final = "next_attempt_at IS NOT NULL"
+"""The SQL condition for commands whose next attempt has a time."""
 
 commands = Table(
     "commands",
@@ -42,12 +43,15 @@ commands = Table(
     Column("user_id", BigInteger, nullable=True),
     Column("caller", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
+    Column("payload_version", SmallInteger, nullable=False, server_default="1"),
     # The version in the request's If-Match header, if it has one.
     Column("expected_version", BigInteger, nullable=True),
     Column("state", Text, nullable=False, server_default=CommandState.ACCEPTED.value),
     timestamp_column("accepted_at"),
     timestamp_column("finished_at", nullable=True),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    # How often its statements were cancelled, which is not an attempt. See models.messaging.attempts.
+    Column("timeouts", SmallInteger, nullable=False, server_default="0"),
     Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
     Column("outcome_body", JSONType, nullable=True),
@@ -61,7 +65,8 @@ Index(
     commands.c.seq,
     postgresql_where=text(IS_WAITING),
 )
-Index("commands_waiting_idx", commands.c.seq, postgresql_where=text(IS_WAITING))
+Index("commands_waiting_by_lane_idx", commands.c.lane, commands.c.seq, postgresql_where=text(IS_WAITING))
+Index("commands_retry_idx", commands.c.next_attempt_at, postgresql_where=text(f"{IS_WAITING} AND {IS_DEFERRED}"))
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -84,7 +89,7 @@ class NewCommand(NamedTuple):
 
     ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version. If
     ``incident`` is the identifier of an existing incident in the organization, the command gets that incident's subject
-    instead of ``subject``.
+    instead of ``subject``. ``payload_version`` is the version of the payload's form for this type.
     """
 
     id: UUID
@@ -100,6 +105,7 @@ class NewCommand(NamedTuple):
     request_id: str | None = None
     traceparent: str | None = None
     incident: int | None = None
+    payload_version: int = 1
 
 
 _SUBJECT: Final = f"""
@@ -113,6 +119,8 @@ ACCEPT_COMMANDS: Final = insert_statement(
     "RETURNING id, accepted_at, subject",
     extra=(("incident", "bigint[]"),),
     computed=(("subject", _SUBJECT),),
+    # So that the transaction has an id before it draws the first seq: see models.messaging.claims.propose_floor.
+    condition="pg_current_xact_id() IS NOT NULL",
 )
 """The statement that inserts commands, and returns their subjects. Their ``seq`` increases in the order of the arrays.
 
@@ -129,105 +137,6 @@ def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
     """Accept follow-up commands, in the same transaction as the change that causes them."""
     if rows:
         connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
-
-
-# --- claim -----------------------------------------------------------------------------------------------------
-
-
-class ClaimedCommand(NamedTuple):
-    """A command that a worker has claimed. ``payload`` is parsed JSON."""
-
-    id: UUID
-    seq: int
-    type: str
-    subject: str
-    organization_id: int | None
-    token_id: int | None
-    user_id: int | None
-    payload: JSON
-    accepted_at: datetime
-    attempts: int
-    expected_version: int | None
-    request_id: str | None
-    traceparent: str | None
-
-    @property
-    def trace(self) -> Trace:
-        """The trace ids of the request that led to the command."""
-        return Trace(self.request_id, self.traceparent)
-
-
-_LOCK_SUBJECTS: Final = f"""
-WITH hinted AS MATERIALIZED (
-    SELECT h.subject, 0 AS turn, waiting.seq
-    FROM unnest(%(hinted)s::text[]) AS h(subject)
-    CROSS JOIN LATERAL (
-        SELECT c.seq FROM commands c WHERE c.subject = h.subject AND c.{IS_WAITING} ORDER BY c.seq LIMIT 1
-    ) AS waiting
-), oldest AS MATERIALIZED (
-    SELECT window_.subject, 1 AS turn, min(window_.seq) AS seq
-    FROM (SELECT c.subject, c.seq FROM commands c WHERE c.{IS_WAITING} ORDER BY c.seq LIMIT %(window)s) AS window_
-    GROUP BY window_.subject
-), candidates AS MATERIALIZED (
-    SELECT subject FROM (SELECT * FROM hinted UNION ALL SELECT * FROM oldest) AS both_
-    GROUP BY subject ORDER BY min(turn), min(seq) LIMIT %(candidates)s
-)
-SELECT subject FROM candidates
-WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))
-LIMIT %(share)s
-"""  # noqa: S608 - our own condition
-
-_READ_SUBJECTS: Final = f"""
-SELECT {", ".join(f"c.{name}" for name in ClaimedCommand._fields)},
-       coalesce(c.next_attempt_at > now(), false) AS not_due
-FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) AS s(subject, most)
-CROSS JOIN LATERAL (
-    SELECT * FROM commands WHERE subject = s.subject AND {IS_WAITING} ORDER BY seq LIMIT s.most
-) AS c
-ORDER BY c.seq
-LIMIT %(most)s
-"""  # noqa: S608 - our own columns and condition
-
-
-def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, window: int = 1000) -> list[str]:
-    """Lock up to ``share`` subjects with waiting commands until the transaction ends, and return them.
-
-    Hinted subjects come first, then those with the oldest commands. Read the commands in a **later** statement, because
-    this statement's snapshot is older than its locks.
-    """
-    rows = connection.exec_driver_sql(
-        _LOCK_SUBJECTS, {"hinted": list(hinted), "window": window, "candidates": 4 * share, "share": share}
-    )
-    return [row.subject for row in rows]
-
-
-def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[str]:
-    """Lock and return the subjects that no other worker has locked. The locks last until the transaction ends."""
-    rows = connection.exec_driver_sql(
-        "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
-        " WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))",
-        {"subjects": list(subjects)},
-    )
-    return {row.subject for row in rows}
-
-
-def read_due_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> list[ClaimedCommand]:
-    """Read the due commands of locked subjects, sorted by ``seq``. For each subject, stop at the first that is not due.
-
-    ``subjects`` maps each subject to the maximum number of commands to read, and ``most`` is the maximum in total.
-    """
-    result = connection.exec_driver_sql(
-        _READ_SUBJECTS,
-        {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
-    )
-    require_columns(result, (*ClaimedCommand._fields, "not_due"))
-    due, paused = [], set()
-    for row in result:
-        if row.not_due:
-            paused.add(row.subject)
-        if row.subject not in paused:
-            due.append(ClaimedCommand._make(row[:-1]))
-    return due
 
 
 # --- record outcomes --------------------------------------------------------------------------------------------

@@ -84,6 +84,15 @@ def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
         connection.exec_driver_sql(_INSERT, dict(column_arrays(NewEvent._fields, rows)))
 
 
+def last_sequences(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
+    """Return the last sequence number of each subject that has events."""
+    rows = connection.exec_driver_sql(
+        "SELECT subject, max(sequence) AS last FROM events WHERE subject = ANY(%(subjects)s::text[]) GROUP BY subject",
+        {"subjects": list(subjects)},
+    )
+    return {row.subject: row.last for row in rows}
+
+
 class WaitingEvent(NamedTuple):
     """An event that a stage has not processed yet. ``body`` is serialized JSON."""
 

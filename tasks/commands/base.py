@@ -23,6 +23,8 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     name: ClassVar[str]
+    payload_version: ClassVar[int] = 1
+    """The version of the payload's form. Increase it if workers of the previous release would misread the payload."""
     object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
     path_fields: ClassVar[frozenset[str]] = frozenset()
     """The wire names of the fields that can be set only by the URL path, not by a request body or a bulk item."""

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models.enums import Lane
+from models.messaging.claims import versioned_type
 from models.messaging.subject import Subject
 from models.permissions import (
     ALERT_RULE,
@@ -140,3 +141,10 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
     )
 }
 """The catalog entry for every command, by the command's name on the wire."""
+
+KNOWN_TYPES: Final = frozenset(
+    versioned_type(name, version)
+    for name, entry in CATALOG.items()
+    for version in range(1, entry.command_class.payload_version + 1)
+)
+"""The types and payload versions that this release can apply. Others wait for the workers of a newer release."""

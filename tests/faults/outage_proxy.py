@@ -19,6 +19,9 @@ _BLOCKED: Final = pack(">HHB", 10, 60, len(REASON)) + REASON.encode()
 _UNBLOCKED: Final = pack(">HH", 10, 61)
 """The methods connection.blocked, with its reason, and connection.unblocked."""
 
+_ACK: Final = pack(">HH", 60, 80)
+"""The method basic.ack, with which RabbitMQ confirms messages."""
+
 _FRAME_HEADER_BYTES: Final = 7
 
 
@@ -29,8 +32,9 @@ def _method_frame(payload: bytes) -> bytes:
 class OutageProxy:
     """A TCP port that forwards to a virtual host of RabbitMQ.
 
-    ``url`` is its BROKER_URL. If ``block_on`` is set, the proxy blocks publishers as soon as one of them sends these
-    bytes, and forwards neither the bytes nor anything after them until :meth:`unblock` is called.
+    ``url`` is its BROKER_URL. If ``block_on`` is set, the proxy blocks publishers once one of them has sent these bytes
+    and the broker has confirmed something sent before, and forwards neither the bytes nor anything after them until
+    :meth:`unblock` is called.
     """
 
     def __init__(self, broker: RabbitBroker) -> None:
@@ -42,6 +46,8 @@ class OutageProxy:
         self._may_forward = asyncio.Event()
         self._may_forward.set()
         self._is_cut = False
+        self._confirms = 0
+        self._confirmed_twice = asyncio.Event()
         self.block_on: bytes | None = None
         self.connections = 0
         self.url = ""
@@ -139,6 +145,11 @@ class OutageProxy:
         with suppress(OSError):
             while data := await client.read(65536):
                 if self.block_on is not None and self.block_on in data and not self.is_blocking:
+                    before, data = data[: data.index(self.block_on)], data[data.index(self.block_on) :]
+                    broker.write(before)
+                    await broker.drain()
+                    # The client's probe, and at least one of its messages.
+                    await self._confirmed_twice.wait()
                     self._block()
                 await self._may_forward.wait()
                 broker.write(data)
@@ -150,7 +161,11 @@ class OutageProxy:
         with suppress(OSError, asyncio.IncompleteReadError):
             while header := await broker.readexactly(_FRAME_HEADER_BYTES):
                 size = unpack(">BHI", header)[2]
-                client.write(header + await broker.readexactly(size + 1))
+                frame = header + await broker.readexactly(size + 1)
+                client.write(frame)
+                self._confirms += frame[_FRAME_HEADER_BYTES:].startswith(_ACK)
+                if self._confirms >= 2:
+                    self._confirmed_twice.set()
                 self._clients.add(client)
                 await client.drain()
         self._clients.discard(client)

@@ -34,10 +34,15 @@ class Comment:
 
 @dataclass
 class Incident:
-    """An incident with its comments, status changes, subscribers, and the types of its events in order."""
+    """An incident with its comments, status changes, subscribers, and the types of its events in order.
 
-    identifier: int
+    ``command`` is the index of the command that opened it. Its ``identifier`` is not predicted, because openings are
+    not ordered with each other; it is ``None`` until the real system has assigned it.
+    """
+
+    command: int
     key: str | None
+    identifier: int | None = None
     status: int = OPEN
     version: int = 1
     comments: list[Comment] = field(default_factory=list)
@@ -61,12 +66,12 @@ class Model:
             return self._open_with_key(reference.removeprefix("dedup:"))
         return next((each for each in self.incidents if str(each.identifier) == reference), None)
 
-    def open(self, person: Person, key: str | None) -> int:
+    def open(self, person: Person, key: str | None, command: int) -> int:
         if not (person.is_member and person.may_write):
             return 403
         if key is not None and self._open_with_key(key):
             return 200
-        self.incidents.append(Incident(len(self.incidents) + 1, key, event_types=["incident.opened"]))
+        self.incidents.append(Incident(command, key, event_types=["incident.opened"]))
         return 201
 
     def set_status(self, person: Person, reference: str, status: int, version: int | None) -> int:

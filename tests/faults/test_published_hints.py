@@ -14,7 +14,7 @@ from tasks.broker.hint_publisher import HintPublisher
 from tests.brokers import Broker
 from tests.builders import a_comment, a_subscription, a_user, an_incident
 from tests.faults.conftest import HintWorker
-from tests.faults.ledger import a_comment_command
+from tests.faults.ledger import a_comment_command, states
 from tests.faults.test_sweeper import insert_stale_command
 from tests.handlers.acme import Acme
 from tests.harness import Harness
@@ -23,6 +23,7 @@ from tests.journeys.subprocesses import running_process
 from tests.rabbitmq import free_ports
 from tests.waiting import eventually
 from workers.apply.applier import DRAIN_SECONDS
+from workers.apply.limits import COMMANDS_PER_SUBJECT
 
 
 def test_a_worker_admits_the_hint_that_a_gateway_publishes(
@@ -72,8 +73,8 @@ def test_a_worker_admits_the_hint_that_a_notifier_publishes(
     assert broker.parked_count() == 0
 
 
-def test_a_worker_admits_the_hint_with_which_another_workers_child_requests_its_continuation(
-    harness: Harness, acme: Acme, broker: Broker, worker: HintWorker, publisher: HintPublisher, tmp_path: Path
+def test_a_worker_admits_the_hints_with_which_its_child_requests_its_continuation(
+    harness: Harness, acme: Acme, broker: Broker, publisher: HintPublisher, tmp_path: Path
 ) -> None:
     with harness.engine.begin() as connection:
         # One batch takes all the time that a task may spend on its batches.
@@ -84,14 +85,13 @@ def test_a_worker_admits_the_hint_with_which_another_workers_child_requests_its_
             )
         )
         connection.execute(text("CREATE TRIGGER slow AFTER INSERT ON incident_activities EXECUTE FUNCTION be_slow()"))
-    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    ids = harness.accept_all([a_comment_command()] * (2 * COMMANDS_PER_SUBJECT + 1), **acme.by("mem"))
 
-    # The continuation is a hint on the lane `commands`, which only the observing worker consumes.
-    with publishing("worker", "--lanes", "bulk", harness=harness, broker=broker, folder=tmp_path):
-        publisher.publish(Lane.BULK, [harness.ledger_row(id_)["subject"]])
-        worker.wait_handled("")
+    # No relay is running, so the later batches depend on the hints that the worker sends itself.
+    with publishing("worker", "--lanes", "commands", harness=harness, broker=broker, folder=tmp_path):
+        publisher.publish(Lane.COMMANDS, [harness.ledger_row(ids[0])["subject"]])
+        eventually(lambda: set(states(harness, ids)) == {"applied"})
 
-    assert harness.ledger_row(id_)["state"] == "applied"
     assert broker.parked_count() == 0
 
 

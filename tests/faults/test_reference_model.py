@@ -16,15 +16,15 @@ from sqlalchemy.engine import Engine
 
 from models.directory.importer import import_directory
 from models.messaging.attempts import record_in_flight
-from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
-from tests.faults.reference_model import CLOSED, Comment, Incident, Model, Person
-from tests.harness import Harness
+from tests.faults.reference_model import Comment, Incident, Model, Person
+from tests.harness import Harness, lock_subjects
 from workers.apply.applier import Applier
+from workers.apply.in_flight import InFlightBatch
 from workers.notify.notifier import Notifier
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
@@ -123,7 +123,7 @@ class CommandMachine(RuleBasedStateMachine):
         self.open("adm", None)
         self.open("adm", "disk")
         self._new_worker().drain(())
-        self._post("mem", "1", "Look", [])
+        self._post("mem", self._references()[0], "Look", [])
         self._post("ana", "dedup:disk", "Look", ["mem"])
         self._new_worker().drain(())
 
@@ -131,16 +131,13 @@ class CommandMachine(RuleBasedStateMachine):
 
     @rule(who=st.sampled_from(["adm", "adm", "own", "mem"]), key=KEYS)
     def open(self, who: str, key: str | None) -> None:
-        expected = self.model.open(self.people[who], key)
+        expected = self.model.open(self.people[who], key, len(self.submitted))
         self._submit(who, OpenIncident.model_validate({"title": "Slow", "projects": ["p"], "dedupKey": key}), expected)
 
     @rule(who=WHO, status=st.sampled_from([1, 2, 2, 10, 20]), version=VERSIONS, pick=PICK)
     def set_status(self, who: str, status: int, version: str, pick: int) -> None:
         reference = _choose(self._references(), pick)
         incident = self.model.find(reference)
-        if status != CLOSED and incident and incident.key and incident.status == CLOSED:
-            # Reopening by number and opening by key have different subjects, so their order is not defined.
-            return
         expected_version = None if incident is None else _version(version, incident.version)
         expected = self.model.set_status(self.people[who], reference, status, expected_version)
         self._submit(
@@ -199,7 +196,7 @@ class CommandMachine(RuleBasedStateMachine):
         waiting = self._waiting_subjects()
         subjects = [_choose(waiting, pick) for pick in picks if waiting]
         with self.engine.begin() as other_worker:
-            try_lock_subjects(other_worker, subjects)
+            lock_subjects(other_worker, subjects)
             self._new_worker().drain(())
 
     @rule()
@@ -225,7 +222,9 @@ class CommandMachine(RuleBasedStateMachine):
         if not self.submitted:
             return
         self._finish()
+        self._learn_numbers()
         self._compare_outcomes()
+        self._compare_numbers()
         self._compare_incidents()
         self._compare_events()
         self._compare_inboxes()
@@ -249,6 +248,10 @@ class CommandMachine(RuleBasedStateMachine):
         )
         outcomes = {row.id: row.outcome_status for row in rows}
         assert [outcomes[id_] for id_, _ in self.submitted] == [expected for _, expected in self.submitted]
+
+    def _compare_numbers(self) -> None:
+        numbers = sorted(each.identifier or 0 for each in self.model.incidents)
+        assert numbers == list(range(1, len(numbers) + 1))
 
     def _compare_incidents(self) -> None:
         known = {id_: index for index, (id_, _) in enumerate(self.submitted)}
@@ -301,10 +304,11 @@ class CommandMachine(RuleBasedStateMachine):
         """Return an applier for a new worker."""
         return Applier(
             engine=self.engine,
-            autocommit_engine=self.engine.execution_options(isolation_level="AUTOCOMMIT"),
-            worker=f"worker-{next(_numbers)}",
+            in_flight=InFlightBatch(
+                self.engine.execution_options(isolation_level="AUTOCOMMIT"), worker=f"worker-{next(_numbers)}"
+            ),
             on_commit=lambda _: None,
-            request_continuation=lambda: None,
+            request_continuation=lambda _: None,
         )
 
     def _post(self, who: str, reference: str, body_text: str, mentioned: list[str]) -> None:
@@ -327,9 +331,19 @@ class CommandMachine(RuleBasedStateMachine):
 
     def _references(self) -> list[str]:
         """Return the references to incidents that a caller may know: numbers and dedup keys."""
-        rows = self._rows("SELECT identifier FROM incidents WHERE organization_id = :organization ORDER BY identifier")
-        numbers = [str(row.identifier) for row in rows]
+        self._learn_numbers()
+        numbers = [str(each.identifier) for each in self.model.incidents if each.identifier is not None]
         return [*numbers, "dedup:disk", "dedup:pool"]
+
+    def _learn_numbers(self) -> None:
+        """Tell the model the numbers of the incidents that have been opened by now."""
+        rows = self._rows(
+            "SELECT id, outcome_body->>'identifier' AS number FROM commands"
+            " WHERE organization_id = :organization AND type = 'incident.open' AND outcome_status = 201"
+        )
+        numbers = {row.id: int(row.number) for row in rows}
+        for incident in self.model.incidents:
+            incident.identifier = numbers.get(self.submitted[incident.command][0])
 
     def _known_comments(self) -> list[tuple[Incident, int, str]]:
         """Return the comments whose ids a caller may know, including deleted ones."""
@@ -353,6 +367,7 @@ class CommandMachine(RuleBasedStateMachine):
             " WHERE id = :id AND organization_id = :organization",
             id=self.submitted[command][0],
         )
+        self._learn_numbers()
         return self.model.find(rows[0].number)
 
     @staticmethod

@@ -39,11 +39,11 @@ def child(harness: Harness, valkey: Broker, role: str) -> Iterator[_Child]:
     settings = WorkerSettings(
         database_url=url.render_as_string(hide_password=False), **valkey.settings.model_dump(exclude_unset=True)
     )
-    child = _Child.start(settings, make_app(settings), Heartbeat())
+    child = _Child.start(settings, make_app(settings), [Lane.COMMANDS], Heartbeat())
     yield child
     child.stop()
     child.applier.engine.dispose()
-    child.applier.autocommit_engine.dispose()
+    child.in_flight.engine.dispose()
 
 
 def refuse_login(maintenance: Engine, role: str) -> None:

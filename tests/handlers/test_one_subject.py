@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from models.incidents.incident import incidents
-from models.messaging.command_ledger import commands, try_lock_subjects
+from models.messaging.command_ledger import commands
 from models.messaging.subject import INCIDENT_SUBJECT, Subject
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.comments import PostComment
@@ -20,7 +20,7 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action, an_incident
 from tests.handlers.acme import Acme
 from tests.handlers.observed_rule import ANA, ObservedRule
-from tests.harness import Harness
+from tests.harness import Harness, lock_subjects
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_command_by_key_waits_for_an_earlier_reopening_by_number(harness: Harn
 
     with harness.engine.begin() as other_worker:
         # The other worker has the reopening in hand.
-        try_lock_subjects(other_worker, [subject_of(harness, reopening)])
+        lock_subjects(other_worker, [subject_of(harness, reopening)])
         harness.apply()
         waiting = outcomes(harness, reopening, by_key)
     harness.apply()
@@ -178,7 +178,7 @@ def test_observations_of_two_rules_do_not_wait_for_each_other(harness: Harness, 
     mine, theirs = rule.accept(120), other.accept(120)
 
     with harness.engine.begin() as other_worker:
-        try_lock_subjects(other_worker, [f"rule:{rule.rule_id}"])
+        lock_subjects(other_worker, [f"rule:{rule.rule_id}"])
         harness.apply()
         states = outcomes(harness, mine, theirs)
 

@@ -22,6 +22,7 @@ from models.database.engine import make_engine
 from tasks.broker.pubsub import OUTCOMES_CHANNEL, WakeupPublisher
 from tests.waiting import eventually
 from workers.apply.applier import Applier, BatchResult
+from workers.apply.in_flight import InFlightBatch
 
 ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -114,10 +115,11 @@ class Worker:
         self._autocommit_engine = make_engine(database_url, application="test autocommit")
         self._applier = Applier(
             engine=self._engine,
-            autocommit_engine=self._autocommit_engine.execution_options(isolation_level="AUTOCOMMIT"),
-            worker="test",
+            in_flight=InFlightBatch(
+                self._autocommit_engine.execution_options(isolation_level="AUTOCOMMIT"), worker="test"
+            ),
             on_commit=self._publish_finished,
-            request_continuation=lambda: None,
+            request_continuation=lambda _: None,
         )
         self._publisher = WakeupPublisher(wake_url)
         self._stopped = threading.Event()

@@ -153,7 +153,7 @@ def test_a_restore_requires_confirmation_before_it_discards_data(database: Datab
     refused = run_tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
     forced = run_tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
 
-    assert (refused.returncode, forced.returncode) == (1, 0)
+    assert (refused.returncode, forced.returncode) == (1, 0), forced.stderr
     assert "--yes" in refused.stderr
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.base import new_id
-from models.messaging.command_ledger import ClaimedCommand
+from models.messaging.claims import ClaimedCommand
 from models.types import JSON
 from tasks.commands.catalog import CATALOG
 from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProject, PendingCommand
@@ -60,6 +60,7 @@ def a_pending_command(name: str, body: dict[str, JSON]) -> PendingCommand[Any]:
         payload=body,
         accepted_at=datetime(2026, 11, 23, tzinfo=UTC),
         attempts=0,
+        timeouts=0,
         expected_version=None,
         request_id=None,
         traceparent=None,

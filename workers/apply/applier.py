@@ -8,8 +8,9 @@ commands it was applying. The worker that finds the row counts a failed attempt 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -17,18 +18,19 @@ from uuid import UUID
 import orjson
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
-from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.errors import is_transient
-from models.enums import CommandState
-from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
-from models.messaging.command_ledger import ClaimedCommand, CommandOutcome, record_outcomes
+from models.database.errors import is_contention, is_timeout, is_transient
+from models.enums import CommandState, Lane
+from models.messaging.claims import ClaimedCommand
+from models.messaging.command_ledger import CommandOutcome, record_outcomes
 from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
-from workers.apply.claim import claim, claim_next, fail_commands, fail_orphaned, last_by_subject
+from workers.apply.claim import Claim, Claimer, last_by_subject
+from workers.apply.failures import fail_commands, fail_orphaned
+from workers.apply.in_flight import InFlightBatch
 from workers.batch.changes import Changes
 from workers.batch.context import CommandContext
 from workers.batch.fact_request import PendingCommand
@@ -39,6 +41,9 @@ from workers.handlers import HANDLERS, request_facts
 
 DRAIN_SECONDS: Final = 1.0
 """How many seconds a task may spend on claiming and applying batches before it requests another task to continue."""
+
+COMMAND_LANES: Final = (Lane.COMMANDS, Lane.BULK)
+"""The lanes that carry commands."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,134 +58,146 @@ class BatchResult:
     log_facts: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Applier:
-    """Applies the commands that wait in the ledger, for the worker with the name ``worker``.
+    """Applies the commands that wait in the ledger, for one worker.
 
-    ``autocommit_engine`` commits each statement at once, and is used to record which commands are in flight.
-    ``on_commit`` is called after each commit that finished commands or wrote events. ``request_continuation`` is called
-    when a task's time is up and more commands may be waiting.
+    ``in_flight`` records the batch in hand. ``on_commit`` is called after each commit that finished commands or wrote
+    events. ``request_continuation`` is called when a task's time is up and more commands may be waiting, with the
+    subjects that have not been served yet. ``lanes`` are those in which the worker looks for commands without a hint.
     """
 
     engine: Engine
-    autocommit_engine: Engine
-    worker: str
+    in_flight: InFlightBatch
     on_commit: Callable[[BatchResult], None]
-    request_continuation: Callable[[], None]
+    request_continuation: Callable[[Mapping[Lane, Sequence[str]]], None]
+    lanes: Sequence[Lane] = COMMAND_LANES
+    _claimer: Claimer = field(init=False)
+    _suspects: dict[str, int] = field(default_factory=dict, init=False)
+    """The subjects whose commands are applied one by one, each with the last ``seq`` to apply so."""
 
-    def drain(self, hinted: Sequence[str]) -> None:
+    def __post_init__(self) -> None:
+        self._claimer = Claimer(self.lanes)
+
+    def drain(self, hinted: Sequence[str], lane: Lane = Lane.COMMANDS) -> None:
         """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` have passed."""
         end = time.monotonic() + DRAIN_SECONDS
-        while self._run_once(hinted).progressed:
-            hinted = ()
+        self._claimer.queue.put_first(lane, hinted)
+        self._fail_orphaned()
+        while self._run_once(end) or self._claimer.queue or self._suspects:
             if time.monotonic() >= end:
-                self.request_continuation()
+                self._hand_over()
                 return
 
-    def _run_once(self, hinted: Sequence[str]) -> BatchResult:
-        self._fail_orphaned()
-        result, suspects = self._apply_batch(hinted)
-        for subject, last_seq in suspects.items():
-            result.progressed |= self._apply_one_by_one(subject, last_seq)
-        return result
+    def _hand_over(self) -> None:
+        queue = self._claimer.queue
+        queue.put_first(self.lanes[0], self._suspects)
+        self._suspects.clear()
+        self.request_continuation(queue.remaining())
+        queue.clear()
+
+    def _run_once(self, end: float) -> bool:
+        """Apply one batch, then one by one the commands of a batch that failed. Return whether there was progress.
+
+        The latter have a time of their own, and however short it is, the first of them is tried: a batch that always
+        fails late must not fail for ever.
+        """
+        progressed = self._apply_batch()
+        end = max(end, time.monotonic() + DRAIN_SECONDS)
+        while self._suspects:
+            subject = next(iter(self._suspects))
+            progressed |= self._apply_one_by_one(subject, self._suspects.pop(subject), end)
+            if time.monotonic() >= end:
+                break
+        return progressed
 
     def _fail_orphaned(self) -> None:
-        with self.engine.begin() as connection:
-            failed = fail_orphaned(connection, self.worker)
+        try:
+            with self.engine.begin() as connection:
+                failed = fail_orphaned(connection, self.in_flight.worker)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            # Whatever is wrong with the commands of a dead worker must not stop the living ones.
+            log.exception("apply.orphans_error")
+            return
         if failed:
-            log.warning(
-                "apply.worker_died",
-                commands=[str(command.id) for command in failed],
-                **log_ids(failed),
-            )
+            log.warning("apply.worker_died", commands=[str(command.id) for command in failed], **log_ids(failed))
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
-    def _apply_batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
-        """Apply one batch, and return its result and the subjects whose commands are then applied one by one.
-
-        Each of these subjects is mapped to the last ``seq`` to apply.
-        """
-        with self.engine.begin() as connection:
-            lock_worker(connection, self.worker)
-            batch, suspects = claim(connection, hinted)
-            result = BatchResult(progressed=bool(batch))
-            if batch:
-                try:
-                    self._apply(connection, batch, result)
-                except Exception as error:
-                    suspects |= self._handle_batch_error(connection, batch, error)
-                    result = BatchResult(progressed=True)
-                    connection.rollback()
+    def _apply_batch(self) -> bool:
+        """Apply one batch. Add to the suspects the subjects whose commands are to be applied one by one."""
+        with self.engine.connect() as connection:
+            claim = self._claim(connection)
+            self._suspects |= claim.suspects
+            if not claim.batch:
+                return False
+            result = BatchResult()
+            try:
+                self._apply(connection, claim.batch, result)
+                connection.commit()
+            except Exception as error:
+                self._abandon(connection, error)
+                log.warning("apply.batch_error", commands=len(claim.batch), **log_ids(claim.batch), exc_info=error)
+                if isinstance(error, SoftTimeLimitExceeded):
+                    # No time is left to find the command that was too slow. Any worker will apply each of them alone.
+                    self._record_failure(claim.batch, error)
+                else:
+                    self._suspects |= last_by_subject(claim.batch)
+                    self.in_flight.clear()
+                return True
         self._notify(result)
-        return result, suspects
+        return True
 
-    def _handle_batch_error(
-        self, connection: Connection, batch: Sequence[ClaimedCommand], error: Exception
-    ) -> dict[str, int]:
-        """Handle a batch's error, and return the subjects whose commands are then applied one by one.
+    def _claim(self, connection: Connection) -> Claim:
+        return self._claimer.claim(connection, except_for=self._suspects)
 
-        Each of these subjects is mapped to its last ``seq`` in the batch.
-        """
-        # This process is alive: no other worker may count an attempt, so clear the row while the locks are held.
-        self._clear_in_flight()
-        if is_transient(error) and connection.invalidated:
-            raise error
-        log.warning(
-            "apply.batch_error",
-            commands=len(batch),
-            **log_ids(batch),
-            exc_info=error,
-        )
-        if isinstance(error, SoftTimeLimitExceeded):
-            # No time is left to find the command that was too slow: count an attempt for each, as after a crash.
-            connection.rollback()
-            self._record_failure([command.id for command in batch], error)
-            return {}
-        return last_by_subject(batch)
-
-    def _apply_one_by_one(self, subject: str, last_seq: int) -> bool:
+    def _apply_one_by_one(self, subject: str, last_seq: int, end: float) -> bool:
         """Apply a subject's commands up to ``last_seq``, each in its own transaction, until one must wait.
 
-        Return whether there was any progress: a command was finished, or a failed attempt was counted.
+        Return whether there was any progress: a command was finished, or something was counted against it. After
+        ``end``, the rest is left among the suspects.
         """
         progressed = False
         while True:
-            error: Exception | None = None
             result = BatchResult()
-            with self.engine.begin() as connection:
-                lock_worker(connection, self.worker)
-                command = claim_next(connection, subject)
+            with self.engine.connect() as connection:
+                command = self._claimer.claim_next(connection, subject)
                 if command is None or command.seq > last_seq:
                     return progressed
                 try:
                     self._apply(connection, [command], result)
-                except Exception as caught:
-                    error, result = caught, BatchResult()
-                    self._clear_in_flight()
-                    if connection.invalidated:
-                        raise
-                    connection.rollback()
-            if error is None:
-                self._notify(result)
-            elif is_transient(error):
-                log.info("apply.deferred", command=str(command.id), error=str(error), **log_ids([command]))
-                return progressed
-            else:
-                log.warning(
-                    "apply.error",
-                    command=str(command.id),
-                    type=command.type,
-                    **log_ids([command]),
-                    exc_info=error,
-                )
-                if not self._record_failure([command.id], error):
-                    return True
+                    connection.commit()
+                except Exception as error:
+                    self._abandon(connection, error)
+                    self._log_error(command, error)
+                    if not self._record_failure([command], error):
+                        return True
+            self._notify(result)
             progressed = True
+            if time.monotonic() >= end:
+                self._suspects[subject] = last_seq
+                return True
+
+    def _abandon(self, connection: Connection, error: Exception) -> None:
+        """End the transaction of a batch that failed. The batch remains recorded as in flight.
+
+        :raises Exception: the error itself, if the database is not available. Then nothing is counted.
+        """
+        if isinstance(error, SoftTimeLimitExceeded):
+            # It may have struck while a statement was running, and the connection cannot be used while it is.
+            with contextlib.suppress(Exception):
+                connection.connection.driver_connection.cancel()  # type: ignore[union-attr]
+            connection.invalidate(error)
+            return
+        if connection.invalidated or (is_transient(error) and not is_contention(error) and not is_timeout(error)):
+            connection.invalidate(error)
+            raise error
+        connection.rollback()
 
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], result: BatchResult) -> None:
         started = time.perf_counter()
-        with self.autocommit_engine.connect() as autocommit:
-            record_in_flight(autocommit, self.worker, [command.id for command in claimed])
+        self.in_flight.record([command.id for command in claimed])
         batch = [PendingCommand(row, CATALOG[row.type].command_class.model_validate(row.payload)) for row in claimed]
         facts = load_facts(connection, request_facts(batch))
         changes = Changes()
@@ -197,16 +214,23 @@ class Applier:
             **log_ids(claimed),
         }
 
-    def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:
-        """Count a failed attempt for each command.
+    def _record_failure(self, commands: Sequence[ClaimedCommand], error: Exception) -> bool:
+        """Count the failure for each command, and only then clear the record of the batch.
 
         Return whether any command is now dead and thus no longer blocks its subject.
         """
         with self.engine.begin() as connection:
-            failed = fail_commands(connection, ids, error=_describe(error))
+            failed = fail_commands(connection, [command.id for command in commands], error)
+        self.in_flight.clear()
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
         self._notify_dead(dead)
         return bool(dead)
+
+    def _log_error(self, command: ClaimedCommand, error: Exception) -> None:
+        if is_contention(error):
+            log.info("apply.deferred", command=str(command.id), error=str(error), **log_ids([command]))
+        else:
+            log.warning("apply.error", command=str(command.id), type=command.type, **log_ids([command]), exc_info=error)
 
     def _notify_dead(self, dead: list[UUID]) -> None:
         self._notify(BatchResult(finished=dead, events=bool(dead)))
@@ -217,10 +241,6 @@ class Applier:
             log.info("batch.applied", **result.log_facts)
         if result.finished or result.events:
             self.on_commit(result)
-
-    def _clear_in_flight(self) -> None:
-        with self.autocommit_engine.connect() as autocommit:
-            clear_in_flight(autocommit, self.worker)
 
 
 def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandOutcome:
@@ -233,11 +253,3 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
         return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, orjson.dumps(refusal.body).decode())
     body = None if result.body is None else orjson.dumps(result.body).decode()
     return CommandOutcome(row.id, CommandState.APPLIED, result.status, body)
-
-
-def _describe(error: Exception) -> str:
-    """Return the error as operators see it in a dead letter: its type and its first line, at most 500 characters."""
-    if isinstance(error, ValidationError):
-        return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"[:500]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from celery import Celery
 from sqlalchemy.engine import Engine
@@ -23,12 +22,11 @@ from tasks.celery_tasks import register_tasks, run_celery_worker
 from tasks.outage_log import OutageLog
 from tasks.server_check import explain_refusal
 from tasks.watchdog import Watchdog, exit_stuck_process
-from workers.apply.applier import Applier, BatchResult
+from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
+from workers.apply.in_flight import InFlightBatch
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
-
-_COMMAND_LANES: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 
 
 def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
@@ -44,7 +42,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
 
     def start_child() -> None:
         nonlocal child
-        child = _Child.start(settings, app, heartbeat)
+        child = _Child.start(settings, app, lanes, heartbeat)
 
     def stop_child() -> None:
         if child is not None:
@@ -80,12 +78,13 @@ class _Child:
     app: Celery
     hints: HintPublisher
     applier: Applier
+    in_flight: InFlightBatch
     wakeups: WakeupPublisher
     heartbeat: Heartbeat
     outage: OutageLog
 
     @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery, heartbeat: Heartbeat) -> _Child:
+    def start(cls, settings: WorkerSettings, app: Celery, lanes: Sequence[Lane], heartbeat: Heartbeat) -> _Child:
         hints, wakeups = HintPublisher(app), WakeupPublisher(settings.wake_url)
         hints.start()
 
@@ -95,22 +94,29 @@ class _Child:
             if result.events:
                 wakeups.publish(EVENTS_CHANNEL)
 
+        def publish_continuation(remaining: Mapping[Lane, Sequence[str]]) -> None:
+            # Without subjects, the hint only wakes a worker.
+            for lane, subjects in (remaining or {own_lanes[0]: ()}).items():
+                hints.publish(lane, subjects)
+
+        own_lanes = [lane for lane in COMMAND_LANES if lane in lanes] or COMMAND_LANES
+        in_flight = InFlightBatch(_make_autocommit_engine(settings), worker=f"{socket.gethostname()}/{new_id()}")
         applier = Applier(
             engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
-            autocommit_engine=_make_autocommit_engine(settings),
-            worker=f"{socket.gethostname()}/{new_id()}",
+            in_flight=in_flight,
             on_commit=publish_wakeups,
-            request_continuation=lambda: hints.publish(Lane.COMMANDS, ()),
+            request_continuation=publish_continuation,
+            lanes=own_lanes,
         )
-        return cls(settings, app, hints, applier, wakeups, heartbeat, OutageLog("worker.failed"))
+        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, OutageLog("worker.failed"))
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands."""
         if canaries := Canary.from_subjects(lane, hint.subjects):
-            with self.applier.autocommit_engine.connect() as autocommit:
-                mark_canaries_seen(autocommit, canaries, worker=self.applier.worker)
-        if lane in _COMMAND_LANES:
-            self.applier.drain(hint.subjects)
+            with self.in_flight.engine.connect() as autocommit:
+                mark_canaries_seen(autocommit, canaries, worker=self.in_flight.worker)
+        if lane in COMMAND_LANES:
+            self.applier.drain(hint.subjects, lane)
         self.heartbeat.beat()
 
     def handle_hint_or_wait(self, lane: Lane, hint: Hint) -> None:
@@ -128,9 +134,10 @@ class _Child:
             self.outage.end()
 
     def stop(self) -> None:
-        """Stop the publishers."""
+        """Stop the publishers, and end the session that shows that this process is alive."""
         self.hints.stop()
         self.wakeups.close()
+        self.in_flight.close()
 
 
 def _make_watchdog(
@@ -153,6 +160,7 @@ def _make_autocommit_engine(settings: WorkerSettings) -> Engine:
         settings.database_url,
         application="tocsin-worker-notes",
         timeouts=WORKER_TIMEOUTS | {"synchronous_commit": "off"},
-        pool_size=1,
+        # One for the session of InFlightBatch, one for canaries.
+        pool_size=2,
     )
     return engine.execution_options(isolation_level="AUTOCOMMIT")

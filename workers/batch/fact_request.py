@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from models.incidents import mentions
-from models.messaging.command_ledger import ClaimedCommand
+from models.messaging.claims import ClaimedCommand
 from models.types import MAX_ID
 from tasks.commands.fields import dedup_key_of
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging import backlog, canary
+from models.messaging.claims import propose_floor, raise_floor
 from models.messaging.command_ledger import prune_idempotency_keys
 from tasks.broker.hint_publisher import HintPublisher
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
@@ -27,6 +28,10 @@ HINT_INTERVAL_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 60.0
 MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
+
+FLOOR_SECONDS: Final = 2.0
+"""How many seconds pass before the floor is raised again. Until then, claims may read the entries of as many commands
+as were finished in the meantime."""
 
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
@@ -44,12 +49,15 @@ class Sweeper:
         self._engine = engine
         self._hints = hints
         self._hinted_at: dict[str, float] = {}
-        self._after = ""
+        self._looked_through = dict.fromkeys(Lane, 0)
         self._prune_at = 0.0
+        self._raise_floor_at = 0.0
+        self._stop = threading.Event()
         self._pause_seconds = POLL_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until ``stop`` is set."""
+        self._stop = stop
         run_polling_loop("sweep", self._run_once, lambda _: stop.wait(self._pause_seconds), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
@@ -58,19 +66,37 @@ class Sweeper:
         While another relay sweeps, do nothing and return an empty list.
         """
         with self._engine.begin() as connection:
-            overdue = (
-                backlog.find_overdue_subjects(connection, older_than=OVERDUE_SECONDS, after=self._after)
-                if _try_lock_sweep(connection)
-                else backlog.OverdueSubjects([], "")
-            )
-        self._after = overdue.after
-        hinted = self._not_hinted_lately(overdue.subjects)
+            overdue = self._find_overdue(connection) if _try_lock_sweep(connection) else []
+        hinted = self._not_hinted_lately(overdue)
         for lane in Lane:
             if subjects := [subject for subject_lane, subject in hinted if subject_lane is lane]:
                 self._hints.publish(lane, subjects)
         if hinted:
             log.info("sweep.hinted", subjects=len(hinted))
         return hinted
+
+    def _find_overdue(self, connection: Connection) -> list[tuple[Lane, str]]:
+        subjects = backlog.find_due_retries(connection)
+        for lane, after in self._looked_through.items():
+            found = backlog.find_overdue_subjects(connection, lane, older_than=OVERDUE_SECONDS, after=after)
+            self._looked_through[lane] = found.after
+            subjects += found.subjects
+        return list(dict.fromkeys(subjects))
+
+    def raise_floor(self) -> bool:
+        """Raise the floor below which no command waits, and return whether that succeeded.
+
+        It fails if a transaction that was running at the start does not end within half a second.
+        """
+        with self._engine.connect() as connection:
+            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
+            candidate = propose_floor(autocommit)
+            for _ in range(10):
+                if raise_floor(autocommit, candidate):
+                    return True
+                if self._stop.wait(0.05):
+                    break
+        return False
 
     def send_canaries(self) -> list[canary.Canary]:
         """Send the canaries that are due, and return them.
@@ -99,6 +125,9 @@ class Sweeper:
         started = time.monotonic()
         self.sweep()
         self.send_canaries()
+        if started >= self._raise_floor_at:
+            self.raise_floor()
+            self._raise_floor_at = time.monotonic() + FLOOR_SECONDS
         # A full batch of keys means that there may be more, so the next round continues.
         if started >= self._prune_at and self.prune() < MAX_PRUNED_KEYS:
             self._prune_at = started + PRUNE_SECONDS

@@ -1,0 +1,270 @@
+"""Claims: how workers find, lock and read the commands that wait in the ledger.
+
+A worker first finds subjects that may have work: hints name them, and :func:`look_for_subjects` finds those whose hints
+were lost. It then locks subjects, and finally reads their commands in a later statement, because a statement's snapshot
+is older than the locks that it takes.
+
+The cost of each statement is bounded, whatever else is in the ledger: how many commands have passed, how many wait
+behind a subject that cannot go on, how old the oldest snapshot in the database is (a backup keeps the index entries of
+finished commands alive), and how old the planner's statistics are. docs/decisions/0028-fair-claims.md has the
+measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Column, Table
+from sqlalchemy.engine import Connection
+
+from models.base import METADATA, require_columns
+from models.enums import Lane
+from models.messaging.command_ledger import IS_WAITING
+from models.messaging.trace import Trace
+from models.types import JSON
+
+command_floor = Table(
+    "command_floor",
+    METADATA,
+    # No command with a lower seq is waiting, or ever will be.
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+)
+
+FROM_FLOOR: Final = f"c.{IS_WAITING} AND c.seq >= (SELECT coalesce(max(seq), 0) FROM command_floor)"  # noqa: S608
+"""The SQL condition for waiting commands ``c``, which keeps a query from reading the index entries of finished ones."""
+
+HEAD: Final = f"""
+CROSS JOIN LATERAL (
+    SELECT * FROM commands c WHERE c.subject = s.subject AND {FROM_FLOOR} ORDER BY c.seq LIMIT 1
+) AS head
+"""  # noqa: S608 - our own condition
+"""Joins each subject ``s`` with its first waiting command. Subjects without one are left out."""
+
+ROWS_PER_LOOK: Final = 1_000
+SPAN_OF_LOOK: Final = 20_000
+"""How many values of ``seq`` a look covers at most: finished commands, too, may cost an index entry each."""
+
+
+# --- find --------------------------------------------------------------------------------------------------------
+
+
+class Look(NamedTuple):
+    """The subjects that a look found, by their oldest command in it.
+
+    ``after`` is the ``seq`` after which the next look continues, or 0 if this one has reached the end.
+    """
+
+    subjects: list[str]
+    after: int
+
+
+_LOOK: Final = f"""
+SELECT l.lane, looked.subjects,
+       CASE WHEN looked.rows >= %(rows)s THEN looked.last
+            WHEN place.after + %(span)s < (SELECT max(seq) FROM commands) THEN place.after + %(span)s
+            ELSE 0 END AS after
+FROM unnest(%(lanes)s::text[], %(after)s::bigint[]) AS l(lane, after)
+CROSS JOIN LATERAL (
+    SELECT greatest(l.after, (SELECT coalesce(max(seq), 0) - 1 FROM command_floor)) AS after
+) AS place
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(subject ORDER BY first), '{{}}') AS subjects, sum(rows) AS rows, max(last) AS last
+    FROM (
+        SELECT found.subject, min(found.seq) AS first, max(found.seq) AS last, count(*) AS rows FROM (
+            SELECT c.subject, c.seq FROM commands c
+            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
+            ORDER BY c.lane, c.seq LIMIT %(rows)s
+        ) AS found GROUP BY found.subject
+    ) AS by_subject
+) AS looked
+"""  # noqa: S608 - our own condition
+
+
+def look_for_subjects(
+    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_LOOK, span: int = SPAN_OF_LOOK
+) -> dict[Lane, Look]:
+    """Find the subjects of the next waiting commands of some lanes, in each after a ``seq``.
+
+    A look reads at most ``rows`` commands of a lane, and covers at most ``span`` values of ``seq``.
+    """
+    parameters = {"lanes": [lane.value for lane in after], "after": list(after.values()), "rows": rows, "span": span}
+    found = connection.exec_driver_sql(_LOOK, parameters)
+    return {Lane(row.lane): Look(row.subjects, int(row.after)) for row in found}
+
+
+def versioned_type(type_: str, payload_version: int) -> str:
+    """Return the text for a type of commands and a version of its payload, such as ``comment.post/1``."""
+    return f"{type_}/{payload_version}"
+
+
+def _versioned(row: str) -> str:
+    return f"({row}.type || '/' || {row}.payload_version)"
+
+
+# --- lock --------------------------------------------------------------------------------------------------------
+
+
+class Locked(NamedTuple):
+    """The subjects that were locked, and the number of offered subjects that were tried."""
+
+    subjects: list[str]
+    tried: int
+
+
+_LOCK: Final = f"""
+WITH ready AS MATERIALIZED (
+    SELECT s.subject, s.ordinal
+    FROM unnest(%(subjects)s::text[]) WITH ORDINALITY AS s(subject, ordinal) {HEAD}
+    WHERE coalesce(head.next_attempt_at <= now(), true) AND {_versioned("head")} = ANY(%(known)s::text[])
+    ORDER BY s.ordinal
+)
+SELECT subject, ordinal FROM ready
+WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))
+LIMIT %(most)s
+"""  # noqa: S608 - our own condition
+
+
+def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types: Collection[str], most: int) -> Locked:
+    """Lock up to ``most`` of the offered subjects, in their order, until the transaction ends.
+
+    Subjects are passed over if no command waits, if the first one is not due, if its :func:`versioned_type` is not
+    known, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
+    """
+    if not offered:
+        return Locked([], 0)
+    parameters = {"subjects": list(offered), "known": list(known_types), "most": most}
+    rows = connection.exec_driver_sql(_LOCK, parameters).all()
+    return Locked([row.subject for row in rows], rows[-1].ordinal if len(rows) == most else len(offered))
+
+
+# --- read --------------------------------------------------------------------------------------------------------
+
+
+class ClaimedCommand(NamedTuple):
+    """A command that a worker has claimed. ``payload`` is parsed JSON."""
+
+    id: UUID
+    seq: int
+    type: str
+    subject: str
+    organization_id: int | None
+    token_id: int | None
+    user_id: int | None
+    payload: JSON
+    accepted_at: datetime
+    attempts: int
+    timeouts: int
+    expected_version: int | None
+    request_id: str | None
+    traceparent: str | None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether an earlier try failed. Then it is applied alone, because others might fail with it."""
+        return self.attempts > 0 or self.timeouts > 0
+
+    @property
+    def trace(self) -> Trace:
+        """The trace ids of the request that led to the command."""
+        return Trace(self.request_id, self.traceparent)
+
+
+# Dealt by turns: first the first command of each subject, then the second, and so on.
+_READ: Final = f"""
+SELECT {", ".join(f"dealt.{name}" for name in ClaimedCommand._fields)},
+       coalesce(dealt.next_attempt_at > now(), false) OR {_versioned("dealt")} <> ALL(%(known)s::text[]) AS must_wait
+FROM (
+    SELECT c.*, s.ordinal, row_number() OVER (PARTITION BY c.subject ORDER BY c.seq) AS turn
+    FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) WITH ORDINALITY AS s(subject, most, ordinal)
+    CROSS JOIN LATERAL (
+        SELECT * FROM commands c WHERE c.subject = s.subject AND {FROM_FLOOR} ORDER BY c.seq LIMIT s.most
+    ) AS c
+) AS dealt
+ORDER BY dealt.turn, dealt.ordinal
+LIMIT %(most)s
+"""  # noqa: S608 - our own columns and condition
+
+
+def read_commands(
+    connection: Connection, subjects: Mapping[str, int], *, known_types: Collection[str], most: int
+) -> list[ClaimedCommand]:
+    """Read the first commands of locked subjects, at most ``most``, dealt by turns. Return them sorted by ``seq``.
+
+    ``subjects`` maps each subject to the maximum number of its commands. Each is read up to its first command that is
+    not due or of an unknown type.
+    """
+    result = connection.exec_driver_sql(
+        _READ,
+        {
+            "subjects": list(subjects),
+            "most_of_each": list(subjects.values()),
+            "known": list(known_types),
+            "most": most,
+        },
+    )
+    require_columns(result, (*ClaimedCommand._fields, "must_wait"))
+    ready: list[ClaimedCommand] = []
+    paused: set[str] = set()
+    for row in sorted(result, key=_seq_of):
+        if row.must_wait:
+            paused.add(row.subject)
+        if row.subject not in paused:
+            ready.append(ClaimedCommand._make(row[:-1]))
+    return ready
+
+
+def _seq_of(row: Any) -> int:
+    seq: int = row.seq
+    return seq
+
+
+# --- the floor ---------------------------------------------------------------------------------------------------
+
+
+class FloorCandidate(NamedTuple):
+    """A ``seq`` that may become the floor as soon as every transaction below ``xmax`` has ended."""
+
+    seq: int
+    xmax: int
+
+
+_PROPOSE_FLOOR: Final = """
+SELECT coalesce(max(seq), 0) + 1 AS seq, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax FROM commands
+"""
+_RAISE_FLOOR: Final = f"""
+WITH lowest AS MATERIALIZED (
+    SELECT least(
+        %(seq)s::bigint,
+        (SELECT min(head.seq) FROM unnest(%(lanes)s::text[]) AS l(lane) CROSS JOIN LATERAL (
+            SELECT c.seq FROM commands c WHERE c.lane = l.lane AND {FROM_FLOOR} ORDER BY c.lane, c.seq LIMIT 1
+        ) AS head)
+    ) AS seq
+)
+UPDATE command_floor SET seq = lowest.seq FROM lowest
+WHERE command_floor.seq < lowest.seq
+    AND pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= %(xmax)s
+"""  # noqa: S608 - our own condition
+
+
+def propose_floor(connection: Connection) -> FloorCandidate:
+    """Return a floor for :func:`raise_floor`, which must be tried on the same connection.
+
+    A command with a lower ``seq`` that this snapshot does not see belongs to a transaction that is still running: a
+    transaction gets its id before it draws a ``seq`` (:data:`~models.messaging.command_ledger.ACCEPT_COMMANDS`).
+    """
+    row = connection.exec_driver_sql(_PROPOSE_FLOOR).one()
+    return FloorCandidate(row.seq, row.xmax)
+
+
+def raise_floor(connection: Connection, candidate: FloorCandidate) -> bool:
+    """Raise the floor to the candidate, or to the first waiting command below it.
+
+    Return whether the floor was raised. It is not raised while a transaction that may have drawn a lower ``seq`` is
+    still running. The connection must be the one that proposed the candidate: after a crash of the server, or a
+    failover, the candidate means nothing.
+    """
+    parameters = {"seq": candidate.seq, "xmax": candidate.xmax, "lanes": [lane.value for lane in Lane]}
+    return bool(connection.exec_driver_sql(_RAISE_FLOOR, parameters).rowcount)

@@ -1,0 +1,348 @@
+"""Claims are fair and bounded: whatever waits, fails or has passed, nobody else waits for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.engine import Connection, Engine
+
+from models.enums import Lane
+from models.messaging import backlog, claims
+from models.messaging.command_ledger import commands
+from tasks.commands.catalog import KNOWN_TYPES
+from tests.builders import an_accepted_command, an_incident
+from tests.faults.ledger import a_comment_command, states
+from tests.handlers.acme import Acme
+from tests.harness import Harness, Remaining, lock_subjects
+from workers.apply import applier as applier_module
+
+FIRST = 100
+"""The identifier of the first of the incidents that these tests insert."""
+
+
+@pytest.fixture
+def acme(harness: Harness) -> Acme:
+    return Acme(harness.engine)
+
+
+def insert_incidents(harness: Harness, acme: Acme, count: int) -> None:
+    with harness.engine.begin() as connection:
+        for identifier in range(FIRST, FIRST + count):
+            an_incident(
+                connection,
+                acme.organizations["acme"],
+                projects=[acme.projects["acme", "p1"]],
+                identifier=identifier,
+            )
+
+
+def insert_backlog(harness: Harness, acme: Acme, count: int, *, incidents: int, lane: Lane = Lane.BULK) -> None:
+    """Insert ``count`` comments by Mem that wait in a lane, spread over the incidents from :data:`FIRST` on."""
+    identity = acme.by("mem")
+    with harness.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO commands (id, type, subject, lane, organization_id, token_id, user_id, caller, payload)"
+                " SELECT gen_random_uuid(), 'comment.post', 'incident:' || :organization || ':' || at, :lane,"
+                "  :organization, :token, :user, 'user:11',"
+                "  jsonb_build_object('incident', at::text, 'comment', n::text)"
+                " FROM generate_series(0, :count - 1) AS n CROSS JOIN LATERAL (SELECT :first + n % :incidents) AS i(at)"
+            ),
+            {"count": count, "incidents": incidents, "first": FIRST, "lane": lane.value, **identity},
+        )
+
+
+def subject(acme: Acme, identifier: int) -> str:
+    return f"incident:{acme.organizations['acme']}:{identifier}"
+
+
+def apply_one_batch(harness: Harness, monkeypatch: pytest.MonkeyPatch, *hinted: str) -> tuple[list[UUID], Remaining]:
+    """Apply one batch; return the finished commands, and the subjects that are handed over."""
+    monkeypatch.setattr(applier_module, "DRAIN_SECONDS", 0.0)
+    handed_over: list[Remaining] = []
+    harness.results.clear()
+    worker = harness.applier(request_continuation=handed_over.append)
+    worker.drain(hinted)
+    worker.in_flight.close()
+    return [id_ for result in harness.results for id_ in result.finished], handed_over[0] if handed_over else {}
+
+
+# --- turns -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hint_arrives", [True, False])
+def test_a_single_command_is_in_the_first_batch_however_much_bulk_waits(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch, *, hint_arrives: bool
+) -> None:
+    insert_incidents(harness, acme, 150)
+    insert_backlog(harness, acme, 3000, incidents=150)
+    by_hand = harness.accept(a_comment_command(), **acme.by("mem"))
+
+    finished, _ = apply_one_batch(harness, monkeypatch, *([subject(acme, 1)] if hint_arrives else []))
+
+    assert by_hand in finished
+    assert len(finished) == 200
+
+
+def test_a_batch_takes_commands_of_each_subject_by_turns(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_incidents(harness, acme, 3)
+    insert_backlog(harness, acme, 60, incidents=1)
+    insert_backlog(harness, acme, 90, incidents=3)
+
+    finished, _ = apply_one_batch(harness, monkeypatch)
+
+    with harness.engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT subject, array_agg(id ORDER BY seq) AS ids FROM commands GROUP BY subject")
+        ).all()
+    assert sorted(len(finished_of(row.ids, finished)) for row in rows) == [30, 30, 50]
+    assert all(row.ids[: len(finished_of(row.ids, finished))] == finished_of(row.ids, finished) for row in rows)
+
+
+def finished_of(ids: list[UUID], finished: list[UUID]) -> list[UUID]:
+    return [id_ for id_ in ids if id_ in set(finished)]
+
+
+def test_hinted_subjects_for_which_there_was_no_time_are_handed_over(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_incidents(harness, acme, 300)
+    insert_backlog(harness, acme, 300, incidents=300)
+    hinted = [subject(acme, identifier) for identifier in range(FIRST, FIRST + 300)]
+
+    finished, remaining = apply_one_batch(harness, monkeypatch, *hinted)
+
+    served = set(hinted[:128])
+    assert len(finished) == 128
+    handed_over = [each for subjects in remaining.values() for each in subjects]
+    assert set(handed_over) >= set(hinted) - served
+
+
+def test_all_hinted_subjects_are_served_within_one_task(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_incidents(harness, acme, 300)
+    insert_backlog(harness, acme, 300, incidents=300)
+    monkeypatch.setattr(applier_module, "DRAIN_SECONDS", 60.0)
+    worker = harness.applier()
+
+    worker.drain([subject(acme, identifier) for identifier in range(FIRST, FIRST + 300)])
+
+    assert waiting(harness) == 0
+
+
+def waiting(harness: Harness) -> int:
+    with harness.engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM commands WHERE state = 'accepted'")).scalar_one())
+
+
+# --- subjects that cannot go on -----------------------------------------------------------------------------------
+
+
+def test_a_deferred_subject_with_a_long_backlog_delays_nobody(harness: Harness, acme: Acme) -> None:
+    insert_incidents(harness, acme, 201)
+    insert_backlog(harness, acme, 1500, incidents=1)
+    with harness.engine.begin() as connection:
+        connection.execute(update(commands).values(next_attempt_at=text("now() + interval '1 hour'")))
+    others = [
+        harness.accept(a_comment_command(incident=str(identifier)), **acme.by("mem"))
+        for identifier in range(FIRST + 1, FIRST + 201)
+    ]
+
+    harness.applier().drain([subject(acme, identifier) for identifier in range(FIRST + 1, FIRST + 201)])
+
+    assert set(states(harness, others)) == {"applied"}
+    assert waiting(harness) == 1500
+
+
+def test_subjects_in_another_workers_hand_delay_nobody(harness: Harness, acme: Acme) -> None:
+    insert_incidents(harness, acme, 300)
+    insert_backlog(harness, acme, 300, incidents=300)
+    last = [subject(acme, identifier) for identifier in range(FIRST, FIRST + 300)]
+
+    with harness.engine.begin() as other_worker:
+        lock_subjects(other_worker, last[:290])
+        harness.applier().drain(last)
+        assert waiting(harness) == 290
+
+
+def test_a_command_of_an_unknown_type_or_payload_version_waits_and_nothing_is_counted(
+    harness: Harness, acme: Acme
+) -> None:
+    newer = harness.accept(a_comment_command("newer"), **acme.by("mem"))
+    unknown = harness.accept(a_comment_command("unknown", incident="7"), **acme.by("mem"))
+    behind = harness.accept(a_comment_command("behind"), **acme.by("mem"))
+    insert_incidents(harness, acme, 1)
+    other = harness.accept(a_comment_command(incident=str(FIRST)), **acme.by("mem"))
+    with harness.engine.begin() as connection:
+        connection.execute(update(commands).where(commands.c.id == newer).values(payload_version=2))
+        connection.execute(update(commands).where(commands.c.id == unknown).values(type="comment.pin"))
+
+    harness.apply()
+
+    assert states(harness, [newer, unknown, behind, other]) == ["accepted", "accepted", "accepted", "applied"]
+    assert [harness.ledger_row(id_)["attempts"] for id_ in (newer, unknown, behind)] == [0, 0, 0]
+
+    with harness.engine.begin() as connection:
+        connection.execute(update(commands).where(commands.c.id == newer).values(payload_version=1))
+    harness.apply()
+
+    assert states(harness, [newer, behind]) == ["applied", "applied"]
+
+
+def test_a_command_of_an_unknown_type_ends_what_is_read_of_its_subject(harness: Harness, acme: Acme) -> None:
+    ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(3)]
+    with harness.engine.begin() as connection:
+        connection.execute(update(commands).where(commands.c.id == ids[1]).values(type="comment.pin"))
+
+    harness.apply()
+
+    assert states(harness, ids) == ["applied", "accepted", "accepted"]
+
+
+# --- cost --------------------------------------------------------------------------------------------------------
+
+
+def buffers(connection: Connection, statement: str, parameters: dict[str, Any]) -> int:
+    """Run a statement; return the number of buffers that it read."""
+    [plan] = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).scalar_one()
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]:
+    """Return the number of buffers that each statement of a claim, and of a sweep, reads."""
+    known = list(KNOWN_TYPES)
+    lane = Lane.COMMANDS.value
+    return {
+        "look": buffers(connection, claims._LOOK, {"lanes": [lane], "after": [0], "rows": 1000, "span": 20_000}),
+        "lock": buffers(connection, claims._LOCK, {"subjects": subjects, "known": known, "most": 128}),
+        "read": buffers(
+            connection,
+            claims._READ,
+            {"subjects": subjects, "most_of_each": [3] * len(subjects), "known": known, "most": 200},
+        ),
+        "sweep": buffers(connection, backlog._OVERDUE, {"subjects": subjects, "older": 3}),
+        "retries": buffers(connection, backlog._RETRIES, {"most": 1000}),
+    }
+
+
+def test_claims_are_cheap_with_the_statistics_of_an_empty_queue(harness: Harness, acme: Acme) -> None:
+    with harness.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE commands")
+    insert_backlog(harness, acme, 20_000, incidents=2_000, lane=Lane.COMMANDS)
+    subjects = [subject(acme, identifier) for identifier in range(FIRST, FIRST + 64)]
+
+    with harness.engine.begin() as connection:
+        read = claim_buffers(connection, subjects)
+
+    # 64 subjects: an index of three or four levels and one row each; the look reads 1,000 rows.
+    assert read["look"] < 1_500
+    assert read["lock"] < 10 * 64
+    assert read["read"] < 20 * 64
+    assert read["sweep"] < 10 * 64
+    assert read["retries"] < 100
+
+
+def test_finished_commands_cost_nothing_while_an_old_snapshot_is_open(harness: Harness, acme: Acme) -> None:
+    insert_incidents(harness, acme, 1)
+    with harness.engine.connect() as backup:
+        backup.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        backup.exec_driver_sql("SELECT count(*) FROM commands")
+        insert_backlog(harness, acme, 30_000, incidents=64, lane=Lane.COMMANDS)
+        with harness.engine.begin() as connection:
+            connection.execute(text("UPDATE commands SET state = 'applied'"))
+        raise_floor(harness.engine)
+        insert_backlog(harness, acme, 64, incidents=64, lane=Lane.COMMANDS)
+
+        with harness.engine.begin() as connection:
+            read = claim_buffers(connection, [subject(acme, FIRST + number) for number in range(64)])
+
+    assert read["look"] < 300
+    assert read["lock"] < 10 * 64
+    assert read["read"] < 10 * 64
+    assert read["sweep"] < 10 * 64
+
+
+def raise_floor(engine: Engine) -> bool:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        return claims.raise_floor(connection, claims.propose_floor(connection))
+
+
+# --- the floor ---------------------------------------------------------------------------------------------------
+
+
+def look(connection: Connection, *, after: int = 0, rows: int = 1000) -> claims.Look:
+    return claims.look_for_subjects(connection, {Lane.COMMANDS: after}, rows=rows)[Lane.COMMANDS]
+
+
+def floor(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT seq FROM command_floor")).scalar_one())
+
+
+def seq_of(connection: Connection, id_: UUID) -> int:
+    return int(connection.execute(text("SELECT seq FROM commands WHERE id = :id"), {"id": id_}).scalar_one())
+
+
+def test_the_floor_is_raised_to_the_first_waiting_command_of_any_lane(harness: Harness) -> None:
+    with harness.engine.begin() as connection:
+        an_accepted_command(connection, subject="a", lane=Lane.COMMANDS)
+        connection.execute(text("UPDATE commands SET state = 'applied'"))
+        first = an_accepted_command(connection, subject="b", lane=Lane.DELIVERIES, retry_in=timedelta(hours=1))
+        an_accepted_command(connection, subject="c", lane=Lane.BULK)
+
+    assert raise_floor(harness.engine)
+    with harness.engine.connect() as connection:
+        assert floor(connection) == seq_of(connection, first)
+
+
+def test_a_command_that_is_committed_late_is_not_lost_below_the_floor(harness: Harness) -> None:
+    with harness.engine.connect() as slow_gateway:
+        late = an_accepted_command(slow_gateway, subject="late")
+        with harness.engine.begin() as connection:
+            an_accepted_command(connection, subject="early")
+            connection.execute(text("UPDATE commands SET state = 'applied' WHERE subject = 'early'"))
+        raised_meanwhile = raise_floor(harness.engine)
+        slow_gateway.commit()
+
+    raised_later = raise_floor(harness.engine)
+
+    assert (raised_meanwhile, raised_later) == (False, True)
+    with harness.engine.begin() as connection:
+        assert floor(connection) == seq_of(connection, late)
+        assert look(connection).subjects == ["late"]
+
+
+def test_a_transaction_has_an_id_before_its_first_command_has_a_number(harness: Harness) -> None:
+    with harness.engine.begin() as connection:
+        # Drawing a number may need an id by itself, but only for one of 32 numbers.
+        an_accepted_command(connection)
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse_without_id() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN"
+            "  IF pg_current_xact_id_if_assigned() IS NULL THEN RAISE 'the transaction has no id yet'; END IF;"
+            "  RETURN 1; END $$"
+        )
+        connection.exec_driver_sql("ALTER TABLE commands ALTER COLUMN timeouts SET DEFAULT refuse_without_id()")
+
+    with harness.engine.begin() as connection:
+        an_accepted_command(connection)
+
+
+def test_a_look_goes_on_where_the_last_one_ended_and_then_from_the_start(harness: Harness) -> None:
+    with harness.engine.begin() as connection:
+        for name in "abcde":
+            an_accepted_command(connection, subject=name)
+
+        first = look(connection, rows=2)
+        second = look(connection, after=first.after, rows=2)
+        third = look(connection, after=second.after, rows=2)
+
+    assert [first.subjects, second.subjects, third.subjects] == [["a", "b"], ["c", "d"], ["e"]]
+    assert first.after < second.after
+    assert third.after == 0

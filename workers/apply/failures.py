@@ -1,0 +1,106 @@
+"""Failed tries to apply commands: what is counted for whom, and the event of a command that has no tries left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import orjson
+from billiard.exceptions import SoftTimeLimitExceeded
+from pydantic import ValidationError
+from sqlalchemy.engine import Connection
+
+from models.base import new_id
+from models.database.errors import is_contention, is_timeout
+from models.enums import CommandState
+from models.messaging.attempts import FailedCommand, count_attempts, count_timeouts, postpone, reap_orphaned
+from models.messaging.outbox import NewEvent, last_sequences, write_events
+from tasks.events import CommandDead, cloud_event
+
+WORKER_DIED: Final = "The worker process died while it applied this command."
+CONTENTION_DELAY: Final = timedelta(seconds=1)
+"""How long a command waits after it met a lock of somebody else, which is nobody's fault and never counted."""
+
+
+def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
+    """Count a failed attempt for every command that was in flight in a worker that died."""
+    orphaned = reap_orphaned(connection, worker)
+    if not orphaned:
+        return []
+    return _bury(connection, count_attempts(connection, orphaned, error=WORKER_DIED), WORKER_DIED)
+
+
+def fail_commands(connection: Connection, ids: Sequence[UUID], error: Exception) -> list[FailedCommand]:
+    """Count what the error stands for against each command, and emit CommandDead for those that are now dead.
+
+    A timeout is counted apart from other errors. After contention nothing is counted, and the result is empty.
+    """
+    text = describe(error)
+    if is_contention(error):
+        postpone(connection, ids, delay=CONTENTION_DELAY)
+        return []
+    count = count_timeouts if is_timeout(error) or isinstance(error, SoftTimeLimitExceeded) else count_attempts
+    return _bury(connection, count(connection, ids, error=text), text)
+
+
+def describe(error: Exception) -> str:
+    """Return the error as operators see it in a dead letter: its type and its first line, at most 500 characters."""
+    if isinstance(error, ValidationError):
+        return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
+    if isinstance(error, SoftTimeLimitExceeded):
+        return "The command was not applied within the time limit of a task."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"[:500]
+
+
+def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> list[FailedCommand]:
+    """Emit CommandDead for the commands that have no tries left, and return all the commands."""
+    dead = [command for command in failed if command.state == CommandState.DEAD]
+    if not dead:
+        return failed
+    rows = connection.exec_driver_sql(
+        "SELECT id, slug FROM organizations WHERE id = ANY(%(ids)s::bigint[])",
+        {"ids": [command.organization_id for command in dead]},
+    )
+    slugs: dict[int | None, str] = {row.id: row.slug for row in rows}
+    # A dead command that was put back may die again.
+    sequences = last_sequences(connection, [_event_subject(command) for command in dead])
+    now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    events = []
+    for command in dead:
+        id_, subject = new_id(), _event_subject(command)
+        sequence = sequences.get(subject, 0) + 1
+        body = cloud_event(
+            CommandDead(command_type=command.type, attempts=command.tries, error=error),
+            id=id_,
+            organization=slugs.get(command.organization_id, ""),
+            subject=subject,
+            sequence=sequence,
+            time=now,
+            data={"incident": None, "actor": None, "command": str(command.id)},
+            traceparent=command.traceparent,
+        )
+        events.append(
+            NewEvent(
+                id=id_,
+                organization_id=command.organization_id or 0,
+                subject=subject,
+                sequence=sequence,
+                type=CommandDead.type,
+                incident_id=None,
+                activity_id=None,
+                command_id=command.id,
+                body=orjson.dumps(body).decode(),
+                planned_at=now,
+                request_id=command.request_id,
+                traceparent=command.traceparent,
+            )
+        )
+    write_events(connection, events)
+    return failed
+
+
+def _event_subject(command: FailedCommand) -> str:
+    return f"commands/{command.id}"

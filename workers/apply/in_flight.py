@@ -1,0 +1,56 @@
+"""The record of the batch that a worker is applying, by which others notice that the worker has died."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.engine import Connection, Engine
+
+from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
+
+
+@dataclass(slots=True)
+class InFlightBatch:
+    """The record of a worker's batch, written by a database session that lives as long as the process.
+
+    The session holds the worker's lock, so the lock is free only if the process is dead: an error in a transaction of
+    the batch releases nothing. ``engine`` commits each statement at once.
+    """
+
+    engine: Engine
+    worker: str
+    _session: Connection | None = field(default=None, init=False)
+
+    def record(self, ids: Sequence[UUID]) -> None:
+        """Record the commands that the worker is about to apply."""
+        with self._closing_after_errors() as session:
+            record_in_flight(session, self.worker, ids)
+
+    def clear(self) -> None:
+        """Delete the record."""
+        with self._closing_after_errors() as session:
+            clear_in_flight(session, self.worker)
+
+    def close(self) -> None:
+        """End the session, and with it the lock."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            with contextlib.suppress(Exception):
+                session.invalidate()
+            session.close()
+
+    @contextlib.contextmanager
+    def _closing_after_errors(self) -> Iterator[Connection]:
+        """Yield the session, which is opened and locked first if necessary."""
+        try:
+            if self._session is None:
+                self._session = self.engine.connect()
+                lock_worker(self._session, self.worker)
+            yield self._session
+        except BaseException:
+            # It may have been interrupted in a statement, so nothing is known about its state.
+            self.close()
+            raise
