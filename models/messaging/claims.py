@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from models.base import METADATA, require_columns
 from models.enums import Lane
 from models.messaging.command_ledger import IS_WAITING
+from models.messaging.command_type import versioned_type_sql
 from models.messaging.trace import Trace
 from models.types import JSON
 
@@ -95,15 +96,6 @@ def look_for_subjects(
     return {Lane(row.lane): Look(row.subjects, int(row.after)) for row in found}
 
 
-def versioned_type(type_: str, payload_version: int) -> str:
-    """Return the text for a type of commands and a version of its payload, such as ``comment.post/1``."""
-    return f"{type_}/{payload_version}"
-
-
-def _versioned(row: str) -> str:
-    return f"({row}.type || '/' || {row}.payload_version)"
-
-
 # --- lock --------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +110,7 @@ _LOCK: Final = f"""
 WITH ready AS MATERIALIZED (
     SELECT s.subject, s.ordinal
     FROM unnest(%(subjects)s::text[]) WITH ORDINALITY AS s(subject, ordinal) {HEAD}
-    WHERE coalesce(head.next_attempt_at <= now(), true) AND {_versioned("head")} = ANY(%(known)s::text[])
+    WHERE coalesce(head.next_attempt_at <= now(), true) AND {versioned_type_sql("head")} = ANY(%(known)s::text[])
     ORDER BY s.ordinal
 )
 SELECT subject, ordinal FROM ready
@@ -130,7 +122,7 @@ LIMIT %(most)s
 def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types: Collection[str], most: int) -> Locked:
     """Lock up to ``most`` of the offered subjects, in their order, until the transaction ends.
 
-    Subjects are passed over if no command waits, if the first one is not due, if its :func:`versioned_type` is not
+    Subjects are passed over if no command waits, if the first one is not due, if its type and payload version are not
     known, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
     """
     if not offered:
@@ -175,7 +167,8 @@ class ClaimedCommand(NamedTuple):
 # Dealt by turns: first the first command of each subject, then the second, and so on.
 _READ: Final = f"""
 SELECT {", ".join(f"dealt.{name}" for name in ClaimedCommand._fields)},
-       coalesce(dealt.next_attempt_at > now(), false) OR {_versioned("dealt")} <> ALL(%(known)s::text[]) AS must_wait
+       coalesce(dealt.next_attempt_at > now(), false)
+           OR {versioned_type_sql("dealt")} <> ALL(%(known)s::text[]) AS must_wait
 FROM (
     SELECT c.*, s.ordinal, row_number() OVER (PARTITION BY c.subject ORDER BY c.seq) AS turn
     FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) WITH ORDINALITY AS s(subject, most, ordinal)

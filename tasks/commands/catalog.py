@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models.enums import Lane
-from models.messaging.claims import versioned_type
+from models.messaging.command_type import versioned_type
 from models.messaging.subject import Subject
 from models.permissions import (
     ALERT_RULE,
