@@ -16,10 +16,10 @@ from sqlalchemy.pool import NullPool
 
 from models.database.migrate import head_revision, known_revisions
 from tests.project.migrations import breaches, statements_by_revision
+from tests.project.releases import VERSIONS, git, migrations_of, migrations_today, unpack
 from tests.project.tree import ROOT
 
 HANDLER_TESTS = ("comments", "incidents", "subscriptions")
-VERSIONS = Path("models/migrations/versions")
 
 
 @pytest.fixture
@@ -114,24 +114,12 @@ def test_the_previous_release_works_with_the_current_schema(tmp_path: Path) -> N
 
 def previous_release() -> str | None:
     """Return the newest tag, or else the newest commit, whose migrations are a subset of today's without the newest."""
-    today = {path.relative_to(ROOT).as_posix() for path in (ROOT / VERSIONS).glob("*.py")}
+    today = migrations_today()
     newest = next(path for path in today if Path(path).name.startswith(f"{head_revision()}_"))
     tags = git("tag", "--list", "v*", "--sort=-version:refname").split()
     commits = git("log", "--first-parent", "--format=%H", "--", VERSIONS.as_posix()).split()
     for release in tags or commits:
-        then = set(git("ls-tree", "--name-only", release, f"{VERSIONS.as_posix()}/").split())
+        then = migrations_of(release)
         if newest not in then and then and then <= today:
             return release
     return None
-
-
-def unpack(commit: str, folder: Path) -> None:
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-
-
-def git(*words: str) -> str:
-    try:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        return ""
