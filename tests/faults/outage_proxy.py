@@ -142,10 +142,12 @@ class OutageProxy:
             task.add_done_callback(self._tasks.discard)
 
     async def _pump_to_broker(self, client: asyncio.StreamReader, broker: asyncio.StreamWriter) -> None:
+        forwarded = b""
         with suppress(OSError):
             while data := await client.read(65536):
-                if self.block_on is not None and self.block_on in data and not self.is_blocking:
-                    before, data = data[: data.index(self.block_on)], data[data.index(self.block_on) :]
+                # The bytes may have been split between two reads.
+                if (at := self._find_block(forwarded, data)) is not None:
+                    before, data = data[:at], data[at:]
                     broker.write(before)
                     await broker.drain()
                     # The client's probe, and at least one of its messages.
@@ -154,7 +156,16 @@ class OutageProxy:
                 await self._may_forward.wait()
                 broker.write(data)
                 await broker.drain()
+                forwarded = data
             broker.close()
+
+    def _find_block(self, forwarded: bytes, data: bytes) -> int | None:
+        """Return the position in ``data`` at which to block, or ``None``."""
+        if self.block_on is None or self.is_blocking:
+            return None
+        kept = forwarded[-len(self.block_on) + 1 :]
+        at = (kept + data).find(self.block_on)
+        return None if at < 0 else max(0, at - len(kept))
 
     async def _pump_frames(self, broker: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         # Whole frames, so that another one can be inserted between any two of them.
