@@ -21,9 +21,9 @@ from tests.builders import a_comment, a_member, an_event, an_incident
 from tests.delivery.conftest import Scene
 from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
-from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
+from workers.relay.event_bus import BusMessage, EventBus
 from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000

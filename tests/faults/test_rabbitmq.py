@@ -20,7 +20,7 @@ from tests.faults.relay_harness import Subscriber, insert_events, running_relays
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
-from workers.event_bus import BusMessage, EventBus, PublishResult
+from workers.relay.event_bus import BusMessage, EventBus, PublishResult
 from workers.relay.relay import RefusedEvents, Relay
 from workers.stack.servers import EmbeddedServers
 

@@ -29,7 +29,7 @@ from tests.faults.relay_harness import (
     writing_events,
 )
 from tests.waiting import eventually
-from workers.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import BusMessage, EventBus
 from workers.relay.relay import EVENTS_PER_SUBJECT, Relay
 from workers.stack.servers import EmbeddedServers
 

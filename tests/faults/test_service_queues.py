@@ -16,7 +16,7 @@ from tests.brokers import Broker, RabbitBroker, broker_settings
 from tests.conftest import Database
 from tests.faults.relay_harness import insert_events, publish_all, unpublished_count
 from tests.journeys.subprocesses import run_tocsin
-from workers.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import BusMessage, EventBus
 from workers.relay.relay import Relay
 from workers.stack.servers import EmbeddedServers
 

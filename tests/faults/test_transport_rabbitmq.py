@@ -20,7 +20,8 @@ from tests.brokers import RabbitBroker
 from tests.faults.conftest import HintWorker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
-from workers.event_bus import BusMessage, EventBus, EventBusListener
+from workers.notify.event_bus_listener import EventBusListener
+from workers.relay.event_bus import BusMessage, EventBus
 
 pytestmark = pytest.mark.xdist_group("faults")
 

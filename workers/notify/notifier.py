@@ -20,7 +20,7 @@ from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
 from tasks.settings import BrokerSettings
-from workers.event_bus import EventBusListener
+from workers.notify.event_bus_listener import EventBusListener
 from workers.notify.planner import NOTHING_PLANNED, Planned, by_activity, plan
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch

@@ -22,7 +22,7 @@ from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupListener
 from tasks.settings import BrokerSettings
-from workers.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import BusMessage, EventBus
 from workers.relay.recent_events import RecentEvents
 from workers.relay.sweeper import Sweeper
 from workers.runtime.deferral import DeferredRows

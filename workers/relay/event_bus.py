@@ -1,6 +1,6 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The event bus, which publishes batches of events and wakes the notifier when there are new ones.
+"""The event bus, on which the relay publishes batches of events.
 
 The content type of a message is ``application/json``, because neither the guarded transport nor a consumer with kombu's
 ``accept=["json"]`` accepts ``application/cloudevents+json``.
@@ -9,19 +9,18 @@ The content type of a message is ``application/json``, because neither the guard
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
-from kombu.messaging import Consumer, Producer
+from kombu.messaging import Producer
 
 from tasks.app import make_app
 from tasks.broker.blocking import blocked_reason
 from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, declare_service_queues, notifier_queue
 from tasks.settings import BrokerSettings
-from workers.sent_batch import SentBatch
+from workers.relay.sent_batch import SentBatch
 
 MAX_UNREAD: Final = 100_000
 """The maximum number of messages kept in a queue on Valkey.
@@ -31,9 +30,6 @@ Older ones are dropped, because an unread queue must not fill the broker.
 
 CHECK_SECONDS: Final = 5.0
 """How many seconds an idle connection is trusted before it is checked with a request."""
-
-LISTEN_SECONDS: Final = 0.5
-"""How many seconds the listener waits for a message before it checks whether to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -242,61 +238,3 @@ def _publish(producer: Any, message: BusMessage) -> None:
         content_encoding="utf-8",
         delivery_mode=2,
     )
-
-
-class EventBusListener:
-    """A background thread that empties the notifier's queue and sets ``woken`` whenever the queue held a message.
-
-    The messages are acknowledged without being read, because the notifier reads the events from the database. While the
-    broker is unreachable, the notifier relies on polling.
-    """
-
-    def __init__(self, settings: BrokerSettings, woken: threading.Event) -> None:
-        self._app = make_app(settings)
-        self._queue = notifier_queue(on_rabbitmq=not settings.on_redis)
-        self._woken = woken
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bus-listener", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, *, timeout: float = 2.0) -> None:
-        """Stop the thread, and wait up to ``timeout`` seconds for it to end."""
-        self._stop.set()
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        unreachable = False
-        while not self._stop.is_set():
-            try:
-                self._listen()
-            except Exception as error:
-                if not unreachable:
-                    log.warning("bus.unreachable", error=str(error) or type(error).__name__)
-                unreachable = True
-                self._stop.wait(1.0)
-            else:
-                unreachable = False
-
-    def _listen(self) -> None:
-        with self._app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-            declare(connection)
-            with Consumer(
-                connection.default_channel,
-                self._queue,
-                on_message=self._on_message,
-                prefetch_count=1,
-                auto_declare=False,
-            ):
-                while not self._stop.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        connection.drain_events(timeout=LISTEN_SECONDS)
-
-    def _on_message(self, message: Any) -> None:
-        # The other messages mean the same, and the rows of all of them are committed already.
-        self._queue(message.channel).purge()
-        message.ack()
-        self._woken.set()
