@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from structlog.testing import capture_logs
 
@@ -133,12 +134,19 @@ def test_the_doctor_and_the_gateway_show_an_alarm(
 # --- an alarm that begins in the middle of a batch, made by a proxy -------------------------------------------------
 
 
+def middle_subject(engine: Engine) -> bytes:
+    """Return the subject of an event in the middle of the next batch, as it appears in the event's message."""
+    with engine.connect() as connection:
+        subjects = sorted(connection.execute(text("SELECT DISTINCT subject FROM events")).scalars())
+    return f'"{subjects[len(subjects) // 2]}"'.encode()
+
+
 def test_an_alarm_in_the_middle_of_a_batch_ends_its_transaction_and_no_event_is_sent_twice(
     database: Database, subscriber: Subscriber, proxy: OutageProxy
 ) -> None:
     insert_events(database.engine, subjects=50, per_subject=2)
     relay = Relay(database.engine, proxy.settings)
-    proxy.block_on = b'"incidents/30"'
+    proxy.block_on = middle_subject(database.engine)
 
     relay.publish_batch()
     assert proxy.is_blocking
@@ -173,7 +181,7 @@ def test_messages_that_were_in_flight_when_a_blocked_connection_ended_are_sent_a
 ) -> None:
     insert_events(database.engine, subjects=20, per_subject=1)
     relay = Relay(database.engine, proxy.settings)
-    proxy.block_on = b'"incidents/10"'
+    proxy.block_on = middle_subject(database.engine)
     relay.publish_batch()
 
     proxy.cut()
