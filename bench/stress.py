@@ -87,7 +87,11 @@ LOADS: Final[Mapping[str, Load]] = {
     ),
     "storm": Load(
         stress_loads.storm,
-        (Figure("60 comments on keyed incidents while 140,000 keyed openings wait", "s", at_most(3), _GIVE_UP),),
+        (Figure("60 comments by hand on keyed incidents, 140,000 keyed openings wait", "s", at_most(3), _GIVE_UP),),
+    ),
+    "storm_bulk": Load(
+        stress_loads.storm_bulk,
+        (Figure("60 comments in one bulk request, the rest as above", "s", at_most(3), _GIVE_UP),),
     ),
     "unrelated": Load(
         stress_loads.unrelated,
