@@ -59,7 +59,7 @@ def stalled(stack: Stack, scale: float) -> Figures:
 
 
 def storm(stack: Stack, scale: float) -> Figures:
-    """Return the seconds until 60 comments by hand, on keyed incidents, are applied while 140,000 keyed openings wait."""
+    """Return the seconds until 60 comments by hand on keyed incidents are applied while 140,000 keyed openings wait."""
     return (_storm(stack, scale, _comment_at_once),)
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import psycopg
 
@@ -32,6 +33,7 @@ PERSON: Final = "stress-person"
 SERVICE: Final = "stress-service"
 ITEMS_PER_REQUEST: Final = 1_000
 CONNECTIONS: Final = 4
+TRIES: Final = 10
 SETUP_SECONDS: Final = 300.0
 """How many seconds the preparation of a load may take."""
 
@@ -139,17 +141,32 @@ class Stack:
     def post(self, path: str, body: JSON, *, token: str) -> Any:
         """Send a POST request that does not wait for outcomes, and return the parsed body of its response.
 
+        After a 503 it is repeated, with the same key, up to ``TRIES`` times.
+
         :raises StressError: if the response is not 202.
         """
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Prefer": "respond-async"}
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            "Prefer": "respond-async",
+            "Idempotency-Key": str(uuid4()),
+        }
+        status, content = 0, b""
+        for _ in range(TRIES):
+            status, content = self._send(path, json.dumps(body), headers)
+            if status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
+        if status != http.HTTPStatus.ACCEPTED:
+            raise StressError(f"POST {path} was answered with {status}: {content[:500]!r}")
+        return json.loads(content)
+
+    def _send(self, path: str, body: str, headers: dict[str, str]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(HOST, self._port, timeout=60)
         with contextlib.closing(connection):
-            connection.request("POST", _ROOT + path, json.dumps(body), headers)
+            connection.request("POST", _ROOT + path, body, headers)
             response = connection.getresponse()
-            content = response.read()
-        if response.status != http.HTTPStatus.ACCEPTED:
-            raise StressError(f"POST {path} was answered with {response.status}: {content[:500]!r}")
-        return json.loads(content)
+            return response.status, response.read()
 
     def submit(self, items: Sequence[JSON], *, token: str = PERSON) -> list[str]:
         """Submit commands in bulk requests, and return their ids, in the same order."""
