@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,8 @@ Results = Mapping[tuple[str, Path], Sequence[Figures]]
 def main() -> int:
     """Measure the loads, print the table, and return the exit code."""
     options = _parse_options()
+    # Ends the running stack and removes its files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for checkout in (HERE, options.base):
             check_imports(checkout)

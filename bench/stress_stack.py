@@ -25,7 +25,7 @@ from bench.compare import SOURCES
 from bench.load_generator import HOST
 from models.types import JSON
 from tasks.startup import free_port
-from workers.stack.managed_process import ManagedProcess
+from workers.stack.managed_process import READY_SECONDS, ManagedProcess
 from workers.stack.own_processes import GatewayProcess, TocsinProcess, tocsin
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
@@ -99,9 +99,12 @@ class Stack:
         self._workers = [self._process(f"worker-{number}", "worker") for number in range(1, count + 1)]
         for worker in self._workers:
             worker.start()
-        self._workers[0].wait_ready()
+        # If none is ready in time, wait_ready() says why.
+        until = time.monotonic() + READY_SECONDS
+        while not any(worker.is_ready() for worker in self._workers) and time.monotonic() < until:
+            time.sleep(0.01)
         ready_at = self.now()
-        for worker in self._workers[1:]:
+        for worker in self._workers:
             worker.wait_ready()
         return ready_at
 
