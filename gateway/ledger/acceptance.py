@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.batcher import Batcher
 from gateway.ledger.idempotency import (
     KeyGroups,
-    claim_keys,
+    store_keys,
     decide,
     find_keys_in_use,
     is_key_in_use,
@@ -186,7 +186,7 @@ class _LedgerWriter:
 async def _accept_with_keys(
     connection: AsyncConnection, submissions: Sequence[Submission], *, is_retry: bool
 ) -> _Acceptance:
-    stored = await claim_keys(connection, submissions)
+    stored = await store_keys(connection, submissions)
     decisions = [decide(submission, stored) for submission in submissions]
     await release_keys(connection, decisions)
     await redirect_keys(connection, decisions)

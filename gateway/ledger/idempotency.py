@@ -21,7 +21,7 @@ from models.database.errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.messaging.command_ledger import NewCommand, idempotency_keys
 from models.refusals import IdempotencyKeyReused, Refusal
 
-PROBE_MILLISECONDS: Final = 2
+KEY_WAIT_MILLISECONDS: Final = 2
 """How long :func:`find_keys_in_use` waits for each submission's keys. The batch has already waited much longer."""
 
 _KEY_COLUMNS: Final = ("caller", "key", "request_hash", "command_ids")
@@ -40,7 +40,7 @@ _UPDATE_KEY: Final = (
 )
 # A block rather than statements with savepoints, which would cost three round trips for each submission. A block has no
 # parameters and no result, so settings carry them.
-_PROBE_KEYS: Final = """
+_INSERT_KEYS_SEPARATELY: Final = """
 DO $$
 DECLARE
     submission json;
@@ -121,15 +121,15 @@ async def find_keys_in_use(connection: AsyncConnection, submissions: Sequence[Su
     await connection.exec_driver_sql("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")
     await connection.exec_driver_sql(
         "SELECT set_config('lock_timeout', %(timeout)s, true), set_config('tocsin.submissions', %(rows)s, true)",
-        {"timeout": str(PROBE_MILLISECONDS), "rows": orjson.dumps(rows).decode()},
+        {"timeout": str(KEY_WAIT_MILLISECONDS), "rows": orjson.dumps(rows).decode()},
     )
-    await connection.exec_driver_sql(_PROBE_KEYS)
+    await connection.exec_driver_sql(_INSERT_KEYS_SEPARATELY)
     in_use = await connection.exec_driver_sql("SELECT current_setting('tocsin.in_use')")
     await connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
     return set(orjson.loads(in_use.scalar_one()))
 
 
-async def claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> StoredKeys:
+async def store_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> StoredKeys:
     """Insert the keys that do not exist yet, and return all the submissions' keys as they are now stored."""
     rows = _key_rows(submissions)
     if not rows:

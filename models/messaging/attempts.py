@@ -55,7 +55,7 @@ class FailedCommand(NamedTuple):
     traceparent: str | None
 
     @property
-    def tries(self) -> int:
+    def failures(self) -> int:
         """How often a worker has tried to apply the command."""
         return self.attempts + self.timeouts
 

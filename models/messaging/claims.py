@@ -1,6 +1,6 @@
 """Claims: how workers find, lock and read the commands that wait in the ledger.
 
-A worker first finds subjects that may have work: hints name them, and :func:`look_for_subjects` finds those whose hints
+A worker first finds subjects that may have work: hints name them, and :func:`scan_for_subjects` finds those whose hints
 were lost. It then locks subjects, and finally reads their commands in a later statement, because a statement's snapshot
 is older than the locks that it takes.
 
@@ -44,25 +44,25 @@ CROSS JOIN LATERAL (
 """  # noqa: S608 - our own condition
 """Joins each subject ``s`` with its first waiting command. Subjects without one are left out."""
 
-ROWS_PER_LOOK: Final = 1_000
-SPAN_OF_LOOK: Final = 20_000
-"""How many values of ``seq`` a look covers at most: finished commands, too, may cost an index entry each."""
+ROWS_PER_SCAN: Final = 1_000
+SPAN_PER_SCAN: Final = 20_000
+"""How many values of ``seq`` a scan covers at most: finished commands, too, may cost an index entry each."""
 
 
 # --- find --------------------------------------------------------------------------------------------------------
 
 
-class Look(NamedTuple):
-    """The subjects that a look found, by their oldest command in it.
+class Scan(NamedTuple):
+    """The subjects that a scan found, by their oldest command in it.
 
-    ``after`` is the ``seq`` after which the next look continues, or 0 if this one has reached the end.
+    ``after`` is the ``seq`` after which the next scan continues, or 0 if this one has reached the end.
     """
 
     subjects: list[str]
     after: int
 
 
-_LOOK: Final = f"""
+_SCAN: Final = f"""
 SELECT l.lane, looked.subjects,
        CASE WHEN looked.rows >= %(rows)s THEN looked.last
             WHEN place.after + %(span)s < (SELECT max(seq) FROM commands) THEN place.after + %(span)s
@@ -84,26 +84,26 @@ CROSS JOIN LATERAL (
 """  # noqa: S608 - our own condition
 
 
-def look_for_subjects(
-    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_LOOK, span: int = SPAN_OF_LOOK
-) -> dict[Lane, Look]:
+def scan_for_subjects(
+    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_SCAN, span: int = SPAN_PER_SCAN
+) -> dict[Lane, Scan]:
     """Find the subjects of the next waiting commands of some lanes, in each after a ``seq``.
 
-    A look reads at most ``rows`` commands of a lane, and covers at most ``span`` values of ``seq``.
+    A scan reads at most ``rows`` commands of a lane, and covers at most ``span`` values of ``seq``.
     """
     parameters = {"lanes": [lane.value for lane in after], "after": list(after.values()), "rows": rows, "span": span}
-    found = connection.exec_driver_sql(_LOOK, parameters)
-    return {Lane(row.lane): Look(row.subjects, int(row.after)) for row in found}
+    found = connection.exec_driver_sql(_SCAN, parameters)
+    return {Lane(row.lane): Scan(row.subjects, int(row.after)) for row in found}
 
 
 # --- lock --------------------------------------------------------------------------------------------------------
 
 
 class Locked(NamedTuple):
-    """The subjects that were locked, and the number of offered subjects that were tried."""
+    """The subjects that were locked, and the number of offered subjects that were examined."""
 
     subjects: list[str]
-    tried: int
+    examined: int
 
 
 _LOCK: Final = f"""
@@ -243,7 +243,7 @@ WHERE command_floor.seq < lowest.seq
 
 
 def propose_floor(connection: Connection) -> FloorCandidate:
-    """Return a floor for :func:`raise_floor`, which must be tried on the same connection.
+    """Return a floor for :func:`raise_floor`, which must be examined on the same connection.
 
     A command with a lower ``seq`` that this snapshot does not see belongs to a transaction that is still running: a
     transaction gets its id before it draws a ``seq`` (:data:`~models.messaging.command_ledger.ACCEPT_COMMANDS`).

@@ -220,7 +220,7 @@ def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]
     known = list(KNOWN_TYPES)
     lane = Lane.COMMANDS.value
     return {
-        "look": buffers(connection, claims._LOOK, {"lanes": [lane], "after": [0], "rows": 1000, "span": 20_000}),
+        "scan": buffers(connection, claims._SCAN, {"lanes": [lane], "after": [0], "rows": 1000, "span": 20_000}),
         "lock": buffers(connection, claims._LOCK, {"subjects": subjects, "known": known, "most": 128}),
         "read": buffers(
             connection,
@@ -242,7 +242,7 @@ def test_claims_are_cheap_with_the_statistics_of_an_empty_queue(harness: Harness
         read = claim_buffers(connection, subjects)
 
     # 64 subjects: an index of three or four levels and one row each; the look reads 1,000 rows.
-    assert read["look"] < 1_500
+    assert read["scan"] < 1_500
     assert read["lock"] < 10 * 64
     assert read["read"] < 20 * 64
     assert read["sweep"] < 10 * 64
@@ -263,7 +263,7 @@ def test_finished_commands_cost_nothing_while_an_old_snapshot_is_open(harness: H
         with harness.engine.begin() as connection:
             read = claim_buffers(connection, [subject(acme, FIRST + number) for number in range(64)])
 
-    assert read["look"] < 300
+    assert read["scan"] < 300
     assert read["lock"] < 10 * 64
     assert read["read"] < 10 * 64
     assert read["sweep"] < 10 * 64
@@ -277,8 +277,8 @@ def raise_floor(engine: Engine) -> bool:
 # --- the floor ---------------------------------------------------------------------------------------------------
 
 
-def look(connection: Connection, *, after: int = 0, rows: int = 1000) -> claims.Look:
-    return claims.look_for_subjects(connection, {Lane.COMMANDS: after}, rows=rows)[Lane.COMMANDS]
+def scan(connection: Connection, *, after: int = 0, rows: int = 1000) -> claims.Scan:
+    return claims.scan_for_subjects(connection, {Lane.COMMANDS: after}, rows=rows)[Lane.COMMANDS]
 
 
 def floor(connection: Connection) -> int:
@@ -315,7 +315,7 @@ def test_a_command_that_is_committed_late_is_not_lost_below_the_floor(harness: H
     assert (raised_meanwhile, raised_later) == (False, True)
     with harness.engine.begin() as connection:
         assert floor(connection) == seq_of(connection, late)
-        assert look(connection).subjects == ["late"]
+        assert scan(connection).subjects == ["late"]
 
 
 def test_a_transaction_has_an_id_before_its_first_command_has_a_number(harness: Harness) -> None:
@@ -339,9 +339,9 @@ def test_a_look_goes_on_where_the_last_one_ended_and_then_from_the_start(harness
         for name in "abcde":
             an_accepted_command(connection, subject=name)
 
-        first = look(connection, rows=2)
-        second = look(connection, after=first.after, rows=2)
-        third = look(connection, after=second.after, rows=2)
+        first = scan(connection, rows=2)
+        second = scan(connection, after=first.after, rows=2)
+        third = scan(connection, after=second.after, rows=2)
 
     assert [first.subjects, second.subjects, third.subjects] == [["a", "b"], ["c", "d"], ["e"]]
     assert first.after < second.after

@@ -119,7 +119,7 @@ class Stack:
 
         broadcaster._poll, broadcaster._feed.read_since = suspendable_poll, recorded_read
 
-    def suspend_looks(self) -> int:
+    def suspend_polls(self) -> int:
         """Let the gateway look for events once more, and then not again.
 
         Return the lowest transaction id that it has not seen.
@@ -131,7 +131,7 @@ class Stack:
         assert self._waiting.wait(20)
         return int(self._seen[-1].split(":")[1])
 
-    def resume_looks(self) -> None:
+    def resume_polls(self) -> None:
         self._suspended.clear()
 
     def record_event(self, comment: str = "Look.") -> UUID:
@@ -207,14 +207,14 @@ def test_no_event_is_missed_after_a_crash_of_the_database(
         assert stack.gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").status_code == 202
     with losing_unflushed_log(stack.servers) as crash:
         stack.use_transaction_ids(200)
-        seen = stack.suspend_looks()
+        seen = stack.suspend_polls()
         crash()
 
     apply_commands(stack)
     if noticed_by == "another request":
         # Its error replaces every connection in the pool.
         eventually(lambda: stack.gateway.get(f"{ACME}/").status_code == 200)
-    stack.resume_looks()
+    stack.resume_polls()
     stack.record_event(THE_END)
     reader.join()
 
@@ -238,12 +238,12 @@ def test_no_event_is_missed_after_a_failover_to_a_copy_that_lags_behind(
         else:
             lost = [stack.record_event() for _ in range(20)]
             reader = Reader(stack.gateway, follow)
-        seen = stack.suspend_looks()
+        seen = stack.suspend_polls()
         fail_over()
 
     for _ in range(10):
         stack.record_event()
-    stack.resume_looks()
+    stack.resume_polls()
     stack.record_event(THE_END)
     reader.join()
 

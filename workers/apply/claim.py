@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import ClaimedCommand, lock_subjects, look_for_subjects, read_commands
+from models.messaging.claims import ClaimedCommand, lock_subjects, scan_for_subjects, read_commands
 from tasks.commands.catalog import KNOWN_TYPES
 from workers.apply.limits import SUBJECTS_PER_BATCH, batch_limits
 from workers.apply.subject_queue import SubjectQueue
@@ -38,26 +38,26 @@ class Claimer:
 
     lanes: Sequence[Lane]
     queue: SubjectQueue = field(init=False)
-    _looked_through: dict[Lane, int] = field(init=False)
+    _scanned_to: dict[Lane, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.queue = SubjectQueue(self.lanes)
-        self._looked_through = dict.fromkeys(self.lanes, 0)
+        self._scanned_to = dict.fromkeys(self.lanes, 0)
 
     def claim(self, connection: Connection, *, except_for: Collection[str] = ()) -> Claim:
         """Lock subjects and read their first commands, dealt by turns. Leave out the subjects ``except_for``."""
-        self._look(connection)
+        self._scan(connection)
         offered = self.queue.take(OFFERED_PER_BATCH)
         try:
             names = [subject for _, subject in offered if subject not in except_for]
-            locked, tried = lock_subjects(connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
+            locked, examined = lock_subjects(connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
             limits, most = batch_limits(locked)
             ready = read_commands(connection, limits, known_types=KNOWN_TYPES, most=most) if locked else []
         except BaseException:
             self._put_back(offered)
             raise
-        untried, served = set(names[tried:]), set(locked)
-        self._put_back([each for each in offered if each[1] in untried])
+        unexamined, served = set(names[examined:]), set(locked)
+        self._put_back([each for each in offered if each[1] in unexamined])
         for lane, subject in offered:
             if subject in served:
                 # Another worker may have passed over a command that was accepted after this one has read.
@@ -73,15 +73,15 @@ class Claimer:
         ready = read_commands(connection, {subject: 1}, known_types=KNOWN_TYPES, most=1)
         return ready[0] if ready else None
 
-    def _look(self, connection: Connection) -> None:
+    def _scan(self, connection: Connection) -> None:
         """Look for subjects of each lane of which few are known."""
         places = {
-            lane: after for lane, after in self._looked_through.items() if self.queue.count(lane) < SUBJECTS_PER_BATCH
+            lane: after for lane, after in self._scanned_to.items() if self.queue.count(lane) < SUBJECTS_PER_BATCH
         }
         if places:
-            for lane, look in look_for_subjects(connection, places).items():
-                self._looked_through[lane] = look.after
-                self.queue.add(lane, look.subjects)
+            for lane, scan in scan_for_subjects(connection, places).items():
+                self._scanned_to[lane] = scan.after
+                self.queue.add(lane, scan.subjects)
 
     def _put_back(self, offered: Sequence[tuple[Lane, str]]) -> None:
         for lane in self.lanes:

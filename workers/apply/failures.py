@@ -73,7 +73,7 @@ def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> li
         id_, subject = new_id(), _event_subject(command)
         sequence = sequences.get(subject, 0) + 1
         body = cloud_event(
-            CommandDead(command_type=command.type, attempts=command.tries, error=error),
+            CommandDead(command_type=command.type, attempts=command.failures, error=error),
             id=id_,
             organization=slugs.get(command.organization_id, ""),
             subject=subject,

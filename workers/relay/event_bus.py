@@ -44,11 +44,11 @@ class BusMessage(NamedTuple):
 class PublishResult(NamedTuple):
     """What has become of the messages of a batch, by index; all queues have received those that are not listed.
 
-    A full RabbitMQ queue has refused the messages in ``refused``; all other queues have received them. Those in
+    A full RabbitMQ queue has rejected the messages in ``rejected``; all other queues have received them. Those in
     ``unconfirmed`` may not have been received by any queue, because RabbitMQ blocks publishers or takes too long.
     """
 
-    refused: frozenset[int] = frozenset()
+    rejected: frozenset[int] = frozenset()
     unconfirmed: frozenset[int] = frozenset()
 
 
@@ -179,7 +179,7 @@ class EventBus:
         batch = SentBatch(self._connection, [messages[index] for index in indexes])
         batch.send(_publish)
         result = PublishResult(
-            frozenset(indexes[index] for index in batch.refused),
+            frozenset(indexes[index] for index in batch.rejected),
             frozenset(indexes[index] for index in batch.unconfirmed),
         )
         if batch.is_settled and not batch.is_blocked:
@@ -210,7 +210,7 @@ class EventBus:
             self._declare(self._connection)
         else:
             if unread >= self._max_unread:
-                # The messages only announce rows of the table, and a full queue would refuse events.
+                # The messages only announce rows of the table, and a full queue would reject events.
                 queue.purge()
                 log.warning("bus.unread_queue_trimmed", queue=NOTIFIER_QUEUE, kept=0)
 

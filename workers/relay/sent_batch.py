@@ -1,6 +1,6 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""A batch of messages on its way to RabbitMQ, and which of them RabbitMQ has confirmed or refused."""
+"""A batch of messages on its way to RabbitMQ, and which of them RabbitMQ has confirmed or rejected."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SentBatch(Generic[M]):
         self._channel.events["basic_nack"].add(self._on_nack)
         self._sent = 0
         self._open: set[int] = set()
-        self._refused: set[int] = set()
+        self._rejected: set[int] = set()
 
     @property
     def is_blocked(self) -> bool:
@@ -54,14 +54,14 @@ class SentBatch(Generic[M]):
         return self._channel.connection.blocked_reason is not None
 
     @property
-    def refused(self) -> frozenset[int]:
-        """The indexes of the messages that RabbitMQ has refused."""
-        return frozenset(tag - _PROBE_TAG - 1 for tag in self._refused)
+    def rejected(self) -> frozenset[int]:
+        """The indexes of the messages that RabbitMQ has rejected."""
+        return frozenset(tag - _PROBE_TAG - 1 for tag in self._rejected)
 
     @property
     def confirmed(self) -> list[M]:
         """The messages that RabbitMQ has confirmed."""
-        others = self.unconfirmed | self.refused
+        others = self.unconfirmed | self.rejected
         return [message for index, message in enumerate(self._messages) if index not in others]
 
     @property
@@ -74,7 +74,7 @@ class SentBatch(Generic[M]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether RabbitMQ has confirmed or refused all that was sent."""
+        """Whether RabbitMQ has confirmed or rejected all that was sent."""
         return not self._open
 
     def send(self, publish: Callable[[Producer, M], None]) -> None:
@@ -122,7 +122,7 @@ class SentBatch(Generic[M]):
         self._settle(tag, multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused |= self._settle(tag, multiple)
+        self._rejected |= self._settle(tag, multiple)
 
     def _settle(self, tag: int, multiple: bool) -> set[int]:
         settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}

@@ -49,7 +49,7 @@ class Sweeper:
         self._engine = engine
         self._hints = hints
         self._hinted_at: dict[str, float] = {}
-        self._looked_through = dict.fromkeys(Lane, 0)
+        self._scanned_to = dict.fromkeys(Lane, 0)
         self._prune_at = 0.0
         self._raise_floor_at = 0.0
         self._stop = threading.Event()
@@ -77,9 +77,9 @@ class Sweeper:
 
     def _find_overdue(self, connection: Connection) -> list[tuple[Lane, str]]:
         subjects = backlog.find_due_retries(connection)
-        for lane, after in self._looked_through.items():
+        for lane, after in self._scanned_to.items():
             found = backlog.find_overdue_subjects(connection, lane, older_than=OVERDUE_SECONDS, after=after)
-            self._looked_through[lane] = found.after
+            self._scanned_to[lane] = found.after
             subjects += found.subjects
         return list(dict.fromkeys(subjects))
 
