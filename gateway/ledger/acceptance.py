@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.batcher import Batcher
 from gateway.ledger.idempotency import (
     KeyGroups,
-    store_keys,
     decide,
     find_keys_in_use,
     is_key_in_use,
     redirect_keys,
     release_keys,
+    store_keys,
 )
 from gateway.ledger.submission import AcceptedCommand, AcceptedCommands, Result, Submission
 from models.database.errors import is_transient, sqlstate

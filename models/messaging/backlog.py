@@ -13,7 +13,7 @@ from models.enums import Lane
 from models.messaging.claims import FROM_FLOOR, HEAD, scan_for_subjects
 from models.messaging.command_ledger import IS_DEFERRED, IS_WAITING
 
-# The heads of the subjects that a scan has found. A scan may begin behind a subject's first command.
+# Reads the first command of each subject that a scan has found, because the scan may have begun after it.
 _OVERDUE: Final = f"""
 SELECT head.lane, head.subject
 FROM unnest(%(subjects)s::text[]) AS s(subject) {HEAD}
@@ -28,7 +28,7 @@ ORDER BY c.next_attempt_at LIMIT %(most)s
 
 
 class OverdueSubjects(NamedTuple):
-    """The subjects that need a hint, each with its lane. ``after`` is where the next search continues: see ``Scan``."""
+    """The subjects that need a hint, each with its lane. ``after`` is where the next scan continues, as in ``Scan``."""
 
     subjects: list[tuple[Lane, str]]
     after: int
@@ -37,7 +37,7 @@ class OverdueSubjects(NamedTuple):
 def find_overdue_subjects(
     connection: Connection, lane: Lane, *, older_than: float, after: int = 0, rows: int = 10_000, span: int = 50_000
 ) -> OverdueSubjects:
-    """Scan at the next waiting commands of a lane, and return the subjects that need a hint.
+    """Scan a lane's next waiting commands, and return the subjects that need a hint.
 
     A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """

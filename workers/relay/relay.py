@@ -124,7 +124,7 @@ class Relay:
             raise
 
     def _publish_recent_events_again(self) -> None:
-        """Mark as waiting what an outage may have lost, although the broker had confirmed it."""
+        """Mark the events that an outage may have lost, although the broker had confirmed them, as waiting again."""
         with self._engine.begin() as connection:
             marked = mark_waiting(connection, PUBLISHING, self._recent_events.ids)
         self._recent_events.clear()

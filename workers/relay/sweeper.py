@@ -30,8 +30,8 @@ MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
 
 FLOOR_SECONDS: Final = 2.0
-"""How many seconds pass before the floor is raised again. Until then, claims may read the entries of as many commands
-as were finished in the meantime."""
+"""How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
+that have finished in the meantime."""
 
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
