@@ -61,7 +61,7 @@ class Watchdog:
             failures = failures + 1 if self._check() else 0
             # A check that waited until its time-out shortens the pause after it.
             rest = max(0.0, self._pause - (time.monotonic() - began))
-            # Between the first failure and this one, the whole time-out has passed.
+            # Between the first failure and this one, the whole time-out has elapsed.
             if failures > CHECKS_PER_TIMEOUT and not self._stopping.is_set():
                 self._give_up()
                 return

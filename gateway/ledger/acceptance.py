@@ -2,8 +2,8 @@
 
 Requests that arrive while a commit is in flight form the next batch. Requests with idempotency keys
 (:mod:`gateway.ledger.idempotency`) form batches of their own on connections of their own, because a key may be in use
-by a transaction that does not end, for example that of a gateway whose host was lost. Such a key costs only the
-requests that name it: the others in their batch are accepted without them.
+by a transaction that does not end, for example that of a gateway whose host was lost. Such a key affects only the
+requests that name it: the other requests in their batch are accepted without them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class CommandAcceptor:
 
 
 _Acceptance = tuple[list[Result], list[NewCommand]]
-"""The submissions' results, in order, and the rows about which the workers are hinted."""
+"""The submissions' results, in order, and the rows for which hints are to be published."""
 
 
 class _LedgerWriter:
