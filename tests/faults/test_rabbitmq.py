@@ -195,7 +195,7 @@ def test_a_full_queue_does_not_block_events_for_other_queues(database: Database,
         eventually(lambda: received() == [[1, 2]] * 150)
 
 
-def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
+def test_events_rejected_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
@@ -224,7 +224,7 @@ def test_publishing_to_a_queue_that_stays_full_is_abandoned_after_a_few_attempts
     assert sorted(len(numbers) for numbers in subscriber.sequences().values()) == [1, 1, 1, 3, 3]
 
 
-def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
+def test_the_number_of_rejected_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=10, per_subject=1)
     relay = Relay(
         database.engine, subscriber.settings, rejected_events=RejectedEvents(delays_seconds=(600,), max_deferred=4)

@@ -95,7 +95,7 @@ def comment_of(data: Any) -> str:
 
 
 class Stack:
-    """A gateway on servers of its own, whose looks for new events a test can suspend."""
+    """A gateway on servers of its own, whose polls for new events a test can suspend."""
 
     def __init__(self, servers: EmbeddedServers, gateway: Gateway, engine: Engine) -> None:
         self.servers, self.gateway, self.engine = servers, gateway, engine
@@ -120,7 +120,7 @@ class Stack:
         broadcaster._poll, broadcaster._feed.read_since = suspendable_poll, recorded_read
 
     def suspend_polls(self) -> int:
-        """Let the gateway look for events once more, and then not again.
+        """Let the gateway poll for events once more, and then suspend its polls.
 
         Return the lowest transaction id that it has not seen.
         """
@@ -138,7 +138,7 @@ class Stack:
         return record_event(self.engine, self.incident, comment)
 
     def use_transaction_ids(self, count: int) -> None:
-        """Use transaction ids for nothing."""
+        """Use up this many transaction ids."""
         with psycopg.connect(self.servers.database_url) as connection:
             for _ in range(count):
                 connection.execute("SELECT pg_current_xact_id()")
@@ -267,7 +267,7 @@ def losing_unflushed_log(servers: EmbeddedServers) -> Iterator[Callable[[], None
 
         def crash() -> None:
             os.kill(connection.info.backend_pid, signal.SIGKILL)
-            # A suspended process could not follow the order to quit.
+            # A suspended process could not obey the signal to quit.
             log_writer.kill()
             eventually(lambda: not log_writer.is_running())
             eventually(servers.postgres.is_ready)

@@ -57,7 +57,7 @@ class Deployment:
             self.running[name].wait_ready()
 
     def replace(self, release: Release, *names: str) -> None:
-        """Replace processes by those of another release.
+        """Replace processes with those of another release.
 
         The new processes are ready before the old ones are stopped, except for the gateway, because there is one port.
         """

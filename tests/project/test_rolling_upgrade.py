@@ -301,7 +301,7 @@ def states(engine: Engine, ids: list[UUID]) -> list[str]:
 
 
 def state_and_counts(engine: Engine, id_: UUID) -> tuple[str, int, int]:
-    """Return a command's state, and how often it has been tried and has timed out."""
+    """Return a command's state, and its numbers of failed attempts and timeouts."""
     with engine.connect() as connection:
         columns = (commands.c.state, commands.c.attempts, commands.c.timeouts)
         state, attempts, timeouts = connection.execute(select(*columns).where(commands.c.id == id_)).one()
