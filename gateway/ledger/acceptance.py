@@ -39,7 +39,7 @@ KEYED_BATCHES_IN_FLIGHT: Final = 2
 """How many batches with keys may be in flight. While one waits for a key in use, the other slot serves the rest."""
 
 ATTEMPTS: Final = 3
-"""How many times a batch is attempted if it fails with a deadlock, a lock time-out or a broken connection."""
+"""How many times a batch is attempted if it fails with a deadlock, a lock timeout or a broken connection."""
 
 _UNIQUE_VIOLATION: Final = "23505"
 _READ_COMMANDS: Final = "SELECT id, type, accepted_at, subject FROM commands WHERE id = ANY(%(ids)b::uuid[])"

@@ -157,7 +157,7 @@ def topology_errors(connection: Connection, services: Iterable[ServiceQueue] = (
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:
-    # The exchange and the queue for dead letters come first, so that they exist when a queue rejects a message.
+    # The exchange and the queue for rejected messages come first, so that they exist when a queue rejects a message.
     # Valkey has neither: the transport parks rejected messages in a list.
     dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
     queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]

@@ -102,7 +102,7 @@ def test_waiting_for_another_transactions_lock_is_never_counted(harness: Harness
 
 @contextmanager
 def soft_time_limit(seconds: float) -> Iterator[None]:
-    """Raise Celery's exception for the soft time limit in this thread after this time, as a signal handler does."""
+    """Raise Celery's exception for the soft time limit in this thread after ``seconds``, as a signal handler does."""
 
     def strike(*_: Any) -> None:
         raise SoftTimeLimitExceeded

@@ -1,6 +1,7 @@
 """Event streams when PostgreSQL loses transactions: it crashes, or a copy that lags behind takes its place.
 
-Both assign transaction ids again that the gateway has seen before. That the ids are really assigned again is asserted.
+Both assign transaction ids again that the gateway has seen before. The tests assert that the ids are really assigned
+again.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Stack:
                 connection.rollback()
 
     def events_since(self, first: UUID) -> dict[str, int]:
-        """Return the transaction id of every event after the first one, by event id, the last one excepted."""
+        """Return the transaction id of every event after the first one, by event id, except the last one."""
         with self.engine.connect() as connection:
             rows = connection.exec_driver_sql(
                 "SELECT id::text, written_by::text::bigint AS written_by FROM events"

@@ -26,7 +26,7 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that let Python import this release, and not the checkout from the cwd."""
+        """The environment variables that let Python import this release, not the checkout in the working directory."""
         return {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(self.path)}
 
     def command(self, *words: str) -> list[str]:
