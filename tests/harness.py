@@ -23,7 +23,7 @@ from workers.apply.applier import Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
 
 Remaining = Mapping[Lane, Sequence[str]]
-"""The subjects that an applier has not served when its time is up."""
+"""The subjects, by lane, that an applier has not served within its time limit."""
 
 
 @dataclass

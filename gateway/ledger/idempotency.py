@@ -1,4 +1,4 @@
-"""Idempotency keys: which submissions of a batch share keys, which keys are stored already, and what each one gets.
+"""Idempotency keys: which submissions share them, which are already stored, and what each submission gets.
 
 Keys are written in the same transaction as the commands that they cover, so that two gateways agree on which request
 came first. While a transaction is open, its keys are in use: whoever inserts one of them waits for the transaction.

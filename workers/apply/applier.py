@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BatchResult:
-    """The result of a batch: the finished commands, whether it wrote events, and whether it did anything at all."""
+    """The result of a batch: the finished commands, whether it wrote events, and whether it made progress."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
