@@ -20,7 +20,7 @@ JOIN notifications n ON n.id = w.id AND n.user_id = w.user_id AND n.organization
 WHERE n.date_read IS NULL
 """
 
-# Counted along the index of unread items; a person may have hundreds of thousands.
+# Counts along the index of unread items, because a person may have hundreds of thousands of them.
 _RANGES: Final = """
 SELECT w.user_id, w.organization_id, w.up_to, found.unread, found.last_id
 FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[], %(after)s::bigint[], %(up_to)s::bigint[])

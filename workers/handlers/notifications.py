@@ -22,28 +22,28 @@ def read_notifications(command: ReadNotifications, context: CommandContext) -> C
     Return their number, including those that follow-up commands mark later.
     """
     if command.ids is not None:
-        return CommandResult(200, {"read": _read_named(command.ids, context)})
-    return CommandResult(200, {"read": _read_up_to(command.up_to or 0, context)})
+        return CommandResult(200, {"read": _mark_named(command.ids, context)})
+    return CommandResult(200, {"read": _mark_up_to(command.up_to or 0, context)})
 
 
-def _read_named(ids: Collection[int], context: CommandContext) -> int:
-    read = sorted(context.facts.unread[_inbox(context)].read_named(ids))
+def _mark_named(ids: Collection[int], context: CommandContext) -> int:
+    read = sorted(context.facts.unread[_inbox(context)].mark_named(ids))
     context.changes.read_notifications.extend(read[:ITEMS_PER_COMMAND])
     if rest := read[ITEMS_PER_COMMAND:]:
         _continue_later(ReadNotifications.model_validate({"ids": rest}), context)
     return len(read)
 
 
-def _read_up_to(up_to: int, context: CommandContext) -> int:
+def _mark_up_to(up_to: int, context: CommandContext) -> int:
     inbox = _inbox(context)
-    count, last_id = context.facts.unread[inbox].read_up_to(up_to)
+    count, last_id = context.facts.unread[inbox].mark_up_to(up_to)
     if count:
-        # Several commands of the batch may read from the same inbox. They share a slice.
+        # Several commands of the batch may mark items of the same inbox. They share a slice.
         earlier = context.changes.read_slices.get(inbox, ReadSlice(0, 0))
         share = min(count, ITEMS_PER_COMMAND - earlier.most)
         context.changes.read_slices[inbox] = ReadSlice(max(earlier.up_to, last_id), earlier.most + share)
         if count > share:
-            # Up to the last item that is there now: later ones stay unread.
+            # The follow-up marks items up to the last one that exists now, so that later ones stay unread.
             _continue_later(ReadNotifications(upTo=last_id), context)
     return count
 
