@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def milliseconds(operation: Callable[[], object]) -> float:
-    """Return the median duration of an operation, which is first tried once."""
+    """Return the median duration of an operation in milliseconds, after one run that is not measured."""
     operation()
     durations = []
     for _ in range(REPETITIONS):

@@ -32,7 +32,7 @@ from workers.stack.managed_process import StackError
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure of this checkout has to be. ``is_met`` takes the medians of the base and of this checkout."""
+    """A goal for a figure of this checkout. ``is_met`` takes the medians of the base and of this checkout."""
 
     text: str
     is_met: Callable[[float, float], bool]
@@ -88,7 +88,11 @@ LOADS: Final[Mapping[str, Load]] = {
     ),
     "storm": Load(
         stress_loads.storm,
-        (Figure("60 comments by hand on keyed incidents, 140,000 keyed openings wait", "s", at_most(3), _GIVE_UP),),
+        (
+            Figure(
+                "60 comments by hand on keyed incidents, 140,000 keyed incident.open wait", "s", at_most(3), _GIVE_UP
+            ),
+        ),
     ),
     "storm_bulk": Load(
         stress_loads.storm_bulk,
@@ -98,7 +102,7 @@ LOADS: Final[Mapping[str, Load]] = {
         stress_loads.unrelated,
         (
             Figure(
-                "an unrelated opening while one incident is in back-off",
+                "another incident opened while one is in back-off",
                 "s",
                 at_most(0.5),
                 stress_loads.UNRELATED_GIVE_UP_SECONDS,
@@ -115,8 +119,8 @@ LOADS: Final[Mapping[str, Load]] = {
     "snapshot": Load(
         stress_loads.snapshot,
         (
-            Figure("claim with an old snapshot and 500,000 commands passed", "ms", at_most(15)),
-            Figure("sweep with an old snapshot and 500,000 commands passed", "ms", at_most(15)),
+            Figure("claim with an old snapshot and 500,000 commands finished", "ms", at_most(15)),
+            Figure("sweep with an old snapshot and 500,000 commands finished", "ms", at_most(15)),
         ),
     ),
     "reopened": Load(
@@ -172,7 +176,7 @@ def _parse_options() -> Options:
 
 
 def measure_all(options: Options) -> Results:
-    """Run each load in both checkouts, which alternate in going first. Report loads that fail, and go on."""
+    """Run each load in both checkouts, in alternating order. Report failed loads and continue."""
     results: dict[tuple[str, Path], list[Figures]] = defaultdict(list)
     for number in range(1, options.rounds + 1):
         for name in options.only:

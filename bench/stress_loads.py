@@ -18,7 +18,7 @@ from typing import Final
 import psycopg
 
 from bench import claim_cost
-from bench.stress_stack import PERSON, SERVICE, SETUP_SECONDS, Stack, StressError, comment_on, opening
+from bench.stress_stack import PERSON, SERVICE, SETUP_SECONDS, Stack, StressError, comment_on, open_item
 from models.types import JSON
 
 Figures = tuple[float, ...]
@@ -59,21 +59,21 @@ def stalled(stack: Stack, scale: float) -> Figures:
 
 
 def storm(stack: Stack, scale: float) -> Figures:
-    """Return the seconds until 60 comments by hand on keyed incidents are applied while 140,000 keyed openings wait."""
+    """Return the seconds until 60 single comments on keyed incidents are applied while 140,000 `incident.open` wait."""
     return (_storm(stack, scale, _comment_at_once),)
 
 
 def storm_bulk(stack: Stack, scale: float) -> Figures:
-    """Return what :func:`storm` returns, but for 60 comments in a single bulk request."""
+    """Return the same figure as :func:`storm`, for 60 comments in a single bulk request."""
     return (_storm(stack, scale, lambda stack, numbers: stack.comment_in_bulk(numbers, len(numbers))),)
 
 
 def _storm(stack: Stack, scale: float, comment: Callable[[Stack, Sequence[str]], list[str]]) -> float:
     numbers = stack.open_incidents(60, dedupKey="held-{}")
     stack.stop_workers()
-    stack.submit([opening("Storm", f"storm-{each}") for each in range(_scaled(140_000, scale))], token=SERVICE)
+    stack.submit([open_item("Storm", f"storm-{each}") for each in range(_scaled(140_000, scale))], token=SERVICE)
     ids = comment(stack, numbers)
-    # As autovacuum does soon. Without it, the figures depend on when it does.
+    # Autovacuum would do the same soon. Doing it here makes the figures independent of when that happens.
     stack.sql("ANALYZE commands")
     began_at = stack.start_workers()
     return _seconds_to_apply(stack, ids, GIVE_UP_SECONDS, since=began_at)
@@ -91,9 +91,9 @@ def unrelated(stack: Stack, _scale: float) -> Figures:
     _defer(stack, stack.comment(number))
     stack.submit([{"type": "incident.set_status", "incident": "dedup:back-off", "status": 20}])
     stack.start_workers()
-    # The workers have seen what waits.
+    # By now, the workers have found the waiting commands.
     time.sleep(2)
-    ids = stack.submit([opening("Unrelated")], token=SERVICE)
+    ids = stack.submit([open_item("Unrelated")], token=SERVICE)
     return (_seconds_to_apply(stack, ids, UNRELATED_GIVE_UP_SECONDS),)
 
 
@@ -115,7 +115,7 @@ def _burst(stack: Stack, numbers: Sequence[str]) -> float:
 
 
 def _defer(stack: Stack, command: str) -> None:
-    """Make a command wait as if it had failed, for longer than the load lasts."""
+    """Defer a command, as after a failed attempt, for longer than the load lasts."""
     stack.sql(
         "UPDATE commands SET attempts = 1, next_attempt_at = clock_timestamp() + interval '1 hour' WHERE id = %s::uuid",
         command,
@@ -149,7 +149,7 @@ def observations(stack: Stack, scale: float) -> Figures:
     stack.outcomes(stack.submit([next(values) for _ in range(RULES)], token=SERVICE))
     items = [next(values) for _ in range(_scaled(20_000, scale))]
     rates: dict[int, list[float]] = {1: [], 2: []}
-    # In this order, the growth of the tables affects both numbers of workers alike.
+    # In this order, the growth of the tables affects one and two workers alike.
     for workers in (1, 2, 2, 1):
         _submit_to_stopped_workers(stack, items, token=SERVICE)
         stack.start_workers(workers)
@@ -213,20 +213,20 @@ def _values(rules: Sequence[int]) -> Iterator[JSON]:
 
 
 def snapshot(stack: Stack, scale: float) -> Figures:
-    """Return the milliseconds of a claim and of a sweep while an old snapshot is open and 500,000 commands passed."""
+    """Return the milliseconds of a claim and a sweep while a snapshot older than 500,000 finished commands is open."""
     stack.stop_workers()
     with psycopg.connect(stack.database_url) as old:
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("SELECT 1")
         for _ in range(10):
-            _pass_commands(stack, _scaled(50_000, scale))
+            _finish_commands(stack, _scaled(50_000, scale))
         time.sleep(FLOOR_SECONDS)
         stack.stop_services()
         cost = json.loads(stack.run_module(Path(claim_cost.__file__), stack.database_url))
     return cost["claim"], cost["sweep"]
 
 
-def _pass_commands(stack: Stack, count: int) -> None:
+def _finish_commands(stack: Stack, count: int) -> None:
     """Write commands that are accepted and applied while a snapshot is open."""
     stack.sql(_ACCEPT_PASSED.format(count))
     stack.sql(_APPLY_PASSED)
@@ -245,7 +245,7 @@ WHERE caller = 'passed' AND state = 'accepted'
 
 
 def reopened(stack: Stack, scale: float) -> Figures:
-    """Return how often a change by key, sent after the incident was reopened by number, had another outcome."""
+    """Return how often a change by key had a wrong outcome when it was sent after a command that reopens by number."""
     return (sum(_is_wrong_round(stack, f"reopened-{each}") for each in range(_scaled(REOPENINGS, scale))),)
 
 

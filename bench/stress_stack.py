@@ -33,7 +33,7 @@ PERSON: Final = "stress-person"
 SERVICE: Final = "stress-service"
 ITEMS_PER_REQUEST: Final = 1_000
 CONNECTIONS: Final = 4
-TRIES: Final = 10
+MAX_REQUESTS: Final = 10
 SETUP_SECONDS: Final = 300.0
 """How many seconds the preparation of a load may take."""
 
@@ -144,7 +144,7 @@ class Stack:
     def post(self, path: str, body: JSON, *, token: str) -> Any:
         """Send a POST request that does not wait for outcomes, and return the parsed body of its response.
 
-        After a 503 it is repeated, with the same key, up to ``TRIES`` times.
+        After a 503, the request is repeated with the same key, up to ``MAX_REQUESTS`` times in total.
 
         :raises StressError: if the response is not 202.
         """
@@ -155,7 +155,7 @@ class Stack:
             "Idempotency-Key": str(uuid4()),
         }
         status, content = 0, b""
-        for _ in range(TRIES):
+        for _ in range(MAX_REQUESTS):
             status, content = self._send(path, json.dumps(body), headers)
             if status != http.HTTPStatus.SERVICE_UNAVAILABLE:
                 break
@@ -188,7 +188,7 @@ class Stack:
         return str(answer["id"])
 
     def comment_in_bulk(self, numbers: Sequence[str], count: int) -> list[str]:
-        """Post comments in bulk, on each of the incidents by turns, and return the ids of the commands."""
+        """Post comments in bulk, on each of the incidents in turn, and return the ids of the commands."""
         return self.submit([comment_on(numbers[index % len(numbers)]) for index in range(count)])
 
     def open_incidents(self, count: int, **fields: JSON) -> list[str]:
@@ -197,7 +197,7 @@ class Stack:
         If ``fields`` have a ``dedupKey``, its ``{}`` is replaced by a number.
         """
         key = fields.pop("dedupKey", None)
-        items: list[JSON] = [opening(f"Incident {each}", key and str(key).format(each)) for each in range(count)]
+        items: list[JSON] = [open_item(f"Incident {each}", key and str(key).format(each)) for each in range(count)]
         ids = self.submit(items, token=SERVICE)
         return [str(body["identifier"]) for body in self.outcomes(ids)]
 
@@ -258,8 +258,8 @@ def comment_on(number: str) -> JSON:
     return {"type": "comment.post", "incident": number, "comment": "in bulk"}
 
 
-def opening(title: str, key: str | None = None) -> JSON:
-    """Return the opening of an incident as an item of a bulk request."""
+def open_item(title: str, key: str | None = None) -> JSON:
+    """Return an ``incident.open`` command as an item of a bulk request."""
     item: dict[str, JSON] = {"type": "incident.open", "title": title, "projects": ["p1"]}
     return item if key is None else item | {"dedupKey": key}
 
