@@ -52,9 +52,12 @@ def _number(text: str) -> JSON:
     significant = digits.rstrip("0")
     if not significant:
         return 0
-    if len(exponent_text.lstrip("+-0")) > _LONGEST_EXPONENT:
+    power = exponent_text.lstrip("+-0")
+    if len(power) > _LONGEST_EXPONENT:
         return [_MARKER, text]
-    exponent = int(exponent_text or "0") - len(fraction) + len(digits) - len(significant)
+    # Without its leading zeros: Python refuses to parse very long integers.
+    power = f"-{power}" if exponent_text.startswith("-") else power
+    exponent = int(power.rstrip("-") or "0") - len(fraction) + len(digits) - len(significant)
     if exponent >= 0 and len(significant) + exponent <= _LONGEST_INTEGER:
         return int(sign + significant + "0" * exponent)
     scientific = f"{sign}{significant}e{exponent}"

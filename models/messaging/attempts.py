@@ -31,7 +31,6 @@ in_flight_batches = Table(
     Column("worker", Text, primary_key=True),
     Column("commands", JSONB, nullable=False),
     timestamp_column("since"),
-    # Not used since 0.2; kept for workers of 0.1.
     timestamp_column("server_started"),
     # A crash of the database server empties an unlogged table, so the batches that it interrupted count as no attempts.
     prefixes=["UNLOGGED"],
@@ -116,11 +115,23 @@ def _count(
     return [FailedCommand(**row._asdict()) for row in rows]
 
 
-def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -> None:
-    """Postpone the next attempt of waiting commands by ``delay``. Nothing is counted against them."""
+def mark_alone(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Have these commands applied alone, each in a transaction of its own. Nothing is counted against them."""
     connection.exec_driver_sql(
-        f"UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s"  # noqa: S608 - our own condition
-        f" WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING}",
+        f"UPDATE commands SET is_alone = true WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING}",  # noqa: S608
+        {"ids": list(ids)},
+    )
+
+
+def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -> None:
+    """Postpone the next attempt of waiting commands by ``delay``. Nothing is counted against them.
+
+    A command whose row is locked keeps its time: the lock may be what it has to wait for.
+    """
+    connection.exec_driver_sql(
+        "UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s"
+        " WHERE id = ANY(ARRAY("
+        f" SELECT id FROM commands WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING} FOR UPDATE SKIP LOCKED))",
         {"ids": list(ids), "delay": delay},
     )
 
@@ -131,16 +142,27 @@ def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -
 def lock_worker(connection: Connection, worker: str) -> None:
     """Take the worker's advisory lock until the session ends, so that :func:`reap_orphaned` skips its record."""
     connection.exec_driver_sql(
-        "SELECT pg_advisory_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
+        "SELECT pg_advisory_lock_shared(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
+    )
+
+
+def lock_worker_in_transaction(connection: Connection, worker: str) -> None:
+    """Take the worker's advisory lock a second time, until the transaction ends.
+
+    It protects the record if the session of :func:`lock_worker` is lost while the worker lives.
+    """
+    connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock_shared(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
     )
 
 
 def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
     """Record the commands that a worker is about to apply. Commit the record before applying them."""
     connection.exec_driver_sql(
-        "INSERT INTO batches_in_hand (worker, commands, since)"
-        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), clock_timestamp())"
-        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, since = excluded.since",
+        "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
+        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
+        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, server_started = excluded.server_started,"
+        " since = excluded.since",
         {"worker": worker, "ids": list(ids)},
     )
 
@@ -155,13 +177,13 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
 
     A worker's session holds its lock for as long as the process lives, so an unlocked record was left by a process that
     died. Its commands are still waiting, unless the process had committed its batch. A command that is in several
-    records is returned several times.
+    records is returned several times. A batch that was interrupted by a restart of the database server does not count.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("
         " SELECT worker FROM batches_in_hand WHERE worker <> %(worker)s"
         " AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0)))"
-        " RETURNING commands",
+        " RETURNING commands, server_started = pg_postmaster_start_time() AS counts",
         {"worker": worker},
     )
-    return [UUID(each) for row in rows for each in row.commands]
+    return [UUID(each) for row in rows if row.counts for each in row.commands]

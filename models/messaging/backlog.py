@@ -10,8 +10,12 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import FROM_FLOOR, HEAD, scan_for_subjects
+from models.messaging.claims import FROM_FLOOR, HEAD, scan_for_subjects, scan_on
 from models.messaging.command_ledger import IS_DEFERRED, IS_WAITING
+
+SCANS_PER_SWEEP: Final = 50
+"""How often a sweep continues the scan of a lane at most, as long as it finds nothing."""
+
 
 # Reads the first command of each subject that a scan has found, because the scan may have begun after it.
 _OVERDUE: Final = f"""
@@ -41,14 +45,18 @@ def find_overdue_subjects(
 
     A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """
-    scan = scan_for_subjects(connection, {lane: after}, rows=rows, span=span)[lane]
+    scans = scan_for_subjects(connection, {lane: after}, rows=rows, span=span)
+    scan = scan_on(connection, scans, most=SCANS_PER_SWEEP, rows=rows, span=span)[lane]
     found = connection.exec_driver_sql(_OVERDUE, {"subjects": scan.subjects, "older": older_than})
     return OverdueSubjects([(Lane(row.lane), row.subject) for row in found], scan.after)
 
 
 def find_due_retries(connection: Connection, *, most: int = 1000) -> list[tuple[Lane, str]]:
     """Return the subjects, each with its lane, of the ``most`` commands whose next attempt has been due for longest."""
-    return [(Lane(row.lane), row.subject) for row in connection.exec_driver_sql(_RETRIES, {"most": most})]
+    # A newer release may have more lanes, which its own relays and workers serve.
+    lanes = {lane.value: lane for lane in Lane}
+    rows = connection.exec_driver_sql(_RETRIES, {"most": most})
+    return [(lanes[row.lane], row.subject) for row in rows if row.lane in lanes]
 
 
 # Reads pg_locks instead of trying the locks: even a briefly held lock would keep a worker from claiming the subject.

@@ -50,51 +50,105 @@ SPAN_PER_SCAN: Final = 20_000
 """The maximum number of values of ``seq`` that a scan covers, because finished commands may have index entries, too."""
 
 
+LATEST: Final = 2_000
+"""How many values of ``seq`` at the end of the ledger count as the newest."""
+
+
 # --- find --------------------------------------------------------------------------------------------------------
 
 
 class Scan(NamedTuple):
-    """The subjects that a scan found, in the order of their oldest commands within it.
+    """The result of a scan of a lane.
 
-    ``after`` is the ``seq`` after which the next scan continues, or 0 if this one has reached the end.
+    ``subjects`` are those of the next waiting commands, the oldest first, and ``newest`` those of the commands that
+    were accepted last, the newest first. ``after`` is the ``seq`` after which the next scan continues, or 0 at the end.
     """
 
     subjects: list[str]
+    newest: list[str]
     after: int
 
 
 _SCAN: Final = f"""
-SELECT l.lane, looked.subjects,
-       CASE WHEN looked.rows >= %(rows)s THEN looked.last
-            WHEN place.after + %(span)s < (SELECT max(seq) FROM commands) THEN place.after + %(span)s
+SELECT l.lane, scanned.subjects, latest.subjects AS newest,
+       CASE WHEN l.most = 0 THEN l.after
+            WHEN scanned.rows >= l.most THEN scanned.last
+            WHEN place.after + %(span)s < ending.seq THEN place.after + %(span)s
             ELSE 0 END AS after
-FROM unnest(%(lanes)s::text[], %(after)s::bigint[]) AS l(lane, after)
-CROSS JOIN LATERAL (
-    SELECT greatest(l.after, (SELECT coalesce(max(seq), 0) - 1 FROM command_floor)) AS after
-) AS place
+FROM unnest(%(lanes)s::text[], %(after)s::bigint[], %(most)s::bigint[]) AS l(lane, after, most)
+CROSS JOIN (SELECT coalesce(max(seq), 0) AS seq FROM commands) AS ending
+CROSS JOIN (SELECT coalesce(max(seq), 0) - 1 AS seq FROM command_floor) AS floor
+CROSS JOIN LATERAL (SELECT greatest(l.after, floor.seq) AS after) AS place
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(subject ORDER BY first), '{{}}') AS subjects, sum(rows) AS rows, max(last) AS last
     FROM (
         SELECT found.subject, min(found.seq) AS first, max(found.seq) AS last, count(*) AS rows FROM (
             SELECT c.subject, c.seq FROM commands c
             WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
-            ORDER BY c.lane, c.seq LIMIT %(rows)s
+            ORDER BY c.lane, c.seq LIMIT l.most
         ) AS found GROUP BY found.subject
     ) AS by_subject
-) AS looked
+) AS scanned
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(subject ORDER BY last DESC), '{{}}') AS subjects
+    FROM (
+        SELECT found.subject, max(found.seq) AS last FROM (
+            SELECT c.subject, c.seq FROM commands c
+            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > greatest(floor.seq, ending.seq - %(latest)s)
+            ORDER BY c.lane DESC, c.seq DESC LIMIT %(newest)s
+        ) AS found GROUP BY found.subject
+    ) AS by_subject
+) AS latest
 """  # noqa: S608 - our own condition
 
 
 def scan_for_subjects(
-    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_SCAN, span: int = SPAN_PER_SCAN
+    connection: Connection,
+    after: Mapping[Lane, int],
+    *,
+    rows: int = ROWS_PER_SCAN,
+    span: int = SPAN_PER_SCAN,
+    newest: int = 0,
+    only_newest: Collection[Lane] = (),
 ) -> dict[Lane, Scan]:
     """Return the subjects of each lane's next waiting commands. ``after`` maps each lane to the ``seq`` to start after.
 
-    The scan of a lane reads at most ``rows`` commands, and covers at most ``span`` values of ``seq``.
+    The scan of a lane reads at most ``rows`` commands and covers at most ``span`` values of ``seq``. In addition, it
+    reads up to ``newest`` waiting commands among the last :data:`LATEST` of the ledger; of the lanes in
+    ``only_newest``, nothing else.
     """
-    parameters = {"lanes": [lane.value for lane in after], "after": list(after.values()), "rows": rows, "span": span}
+    parameters = {
+        "lanes": [lane.value for lane in after],
+        "after": list(after.values()),
+        "most": [0 if lane in only_newest else rows for lane in after],
+        "span": span,
+        "newest": newest,
+        "latest": LATEST,
+    }
     found = connection.exec_driver_sql(_SCAN, parameters)
-    return {Lane(row.lane): Scan(row.subjects, int(row.after)) for row in found}
+    return {Lane(row.lane): Scan(row.subjects, row.newest, int(row.after)) for row in found}
+
+
+def scan_on(
+    connection: Connection,
+    scans: Mapping[Lane, Scan],
+    *,
+    most: int,
+    rows: int = ROWS_PER_SCAN,
+    span: int = SPAN_PER_SCAN,
+) -> dict[Lane, Scan]:
+    """Continue these scans, up to ``most`` times, until they find something or reach the end of the ledger.
+
+    The ledger may have long stretches of finished commands above one that cannot proceed.
+    """
+    found = dict(scans)
+    for _ in range(most):
+        places = {lane: scan.after for lane, scan in found.items() if scan.after and not scan.subjects}
+        if not places:
+            break
+        for lane, scan in scan_for_subjects(connection, places, rows=rows, span=span).items():
+            found[lane] = scan._replace(newest=found[lane].newest)
+    return found
 
 
 # --- lock --------------------------------------------------------------------------------------------------------
@@ -150,6 +204,7 @@ class ClaimedCommand(NamedTuple):
     accepted_at: datetime
     attempts: int
     timeouts: int
+    is_alone: bool
     expected_version: int | None
     request_id: str | None
     traceparent: str | None
@@ -157,7 +212,7 @@ class ClaimedCommand(NamedTuple):
     @property
     def is_suspect(self) -> bool:
         """Whether the command has failed or timed out before, so that it must be applied alone."""
-        return self.attempts > 0 or self.timeouts > 0
+        return self.is_alone or self.attempts > 0 or self.timeouts > 0
 
     @property
     def trace(self) -> Trace:
@@ -219,46 +274,62 @@ def _seq_of(row: Any) -> int:
 
 
 class FloorCandidate(NamedTuple):
-    """A ``seq`` that may become the floor as soon as every transaction below ``xmax`` has ended."""
+    """A ``seq`` that may become the floor as soon as every transaction with an id below ``xid`` has ended.
+
+    ``floor`` is the present floor.
+    """
 
     seq: int
-    xmax: int
+    xid: int
+    floor: int
 
 
+SPAN_PER_RAISE: Final = 100_000
+"""The maximum number of values of ``seq`` by which a statement raises the floor, because it reads all their rows."""
+
+# The id of our own transaction, which is younger than every transaction that had an id when the snapshot was taken. The
+# snapshot's xmax would not do: it is the id after the latest transaction that has ended, not after the latest one.
 _PROPOSE_FLOOR: Final = """
-SELECT coalesce(max(seq), 0) + 1 AS seq, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax FROM commands
+SELECT coalesce((SELECT max(seq) FROM commands), 0) + 1 AS seq, pg_current_xact_id()::text::bigint AS xid,
+       (SELECT coalesce(max(seq), 0) FROM command_floor) AS floor
 """
+_HAVE_ENDED: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= %(xid)s"
+
+# By seq, not by lane: a later release may have a lane of which this one does not know.
 _RAISE_FLOOR: Final = f"""
-WITH lowest AS MATERIALIZED (
-    SELECT least(
-        %(seq)s::bigint,
-        (SELECT min(head.seq) FROM unnest(%(lanes)s::text[]) AS l(lane) CROSS JOIN LATERAL (
-            SELECT c.seq FROM commands c WHERE c.lane = l.lane AND {FROM_FLOOR} ORDER BY c.lane, c.seq LIMIT 1
-        ) AS head)
+WITH span AS MATERIALIZED (
+    SELECT seq AS first, least(%(seq)s::bigint, seq + %(span)s) AS last FROM command_floor
+), lowest AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT c.seq FROM commands c WHERE c.{IS_WAITING}
+            AND c.seq >= (SELECT first FROM span) AND c.seq < (SELECT last FROM span) ORDER BY c.seq LIMIT 1),
+        (SELECT last FROM span)
     ) AS seq
 )
-UPDATE command_floor SET seq = lowest.seq FROM lowest
-WHERE command_floor.seq < lowest.seq
-    AND pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= %(xmax)s
+UPDATE command_floor SET seq = lowest.seq FROM lowest WHERE command_floor.seq < lowest.seq
 """  # noqa: S608 - our own condition
 
 
 def propose_floor(connection: Connection) -> FloorCandidate:
-    """Return a candidate for :func:`raise_floor`, which must be called on the same connection.
+    """Return a candidate for :func:`raise_floor`, which must be called on the same connection, in a later transaction.
 
-    A command with a lower ``seq`` that this snapshot does not see belongs to a transaction that is still running: a
-    transaction gets its id before it draws a ``seq`` (:data:`~models.messaging.command_ledger.ACCEPT_COMMANDS`).
+    A command with a lower ``seq`` that this snapshot does not see belongs to a transaction that is still running, and
+    that had its id before the snapshot was taken: a transaction gets its id before it draws a ``seq``
+    (:data:`~models.messaging.command_ledger.ACCEPT_COMMANDS`), and a higher ``seq`` is visible already.
     """
     row = connection.exec_driver_sql(_PROPOSE_FLOOR).one()
-    return FloorCandidate(row.seq, row.xmax)
+    return FloorCandidate(row.seq, row.xid, row.floor)
 
 
 def raise_floor(connection: Connection, candidate: FloorCandidate) -> bool:
     """Raise the floor to the candidate, or to the first waiting command below it.
 
-    Return whether the floor was raised. It is not raised while a transaction that may have drawn a lower ``seq`` is
-    still running. The connection must be the one that proposed the candidate: after a crash of the server, or a
+    Return ``False``, and change nothing, if a transaction that may have drawn a lower ``seq`` is still running. The
+    connection must be the one that proposed the candidate, and commit each statement: after a crash of the server, or a
     failover, the candidate is meaningless.
     """
-    parameters = {"seq": candidate.seq, "xmax": candidate.xmax, "lanes": [lane.value for lane in Lane]}
-    return bool(connection.exec_driver_sql(_RAISE_FLOOR, parameters).rowcount)
+    if not connection.exec_driver_sql(_HAVE_ENDED, {"xid": candidate.xid}).scalar_one():
+        return False
+    while connection.exec_driver_sql(_RAISE_FLOOR, {"seq": candidate.seq, "span": SPAN_PER_RAISE}).rowcount:
+        pass
+    return True

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Identity, Index, SmallInteger, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, SmallInteger, Table, Text, Uuid, false, text
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
@@ -52,6 +52,8 @@ commands = Table(
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     # The number of timeouts, which do not count as attempts: see models.messaging.attempts.
     Column("timeouts", SmallInteger, nullable=False, server_default="0"),
+    # Whether it was in a batch that ran out of time. It is then applied alone, to find out which command is slow.
+    Column("is_alone", Boolean, nullable=False, server_default=false()),
     Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
     Column("outcome_body", JSONType, nullable=True),
@@ -133,10 +135,11 @@ def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
     return column_arrays(NewCommand._fields, rows)
 
 
-def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
-    """Accept follow-up commands, in the same transaction as the change that causes them."""
-    if rows:
-        connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
+def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> list[str]:
+    """Accept follow-up commands, in the same transaction as the change that causes them. Return their subjects."""
+    if not rows:
+        return []
+    return [row.subject for row in connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))]
 
 
 # --- record outcomes --------------------------------------------------------------------------------------------

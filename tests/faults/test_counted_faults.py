@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select, text, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
 from models.messaging.attempts import MAX_TIMEOUTS, record_in_flight
 from models.messaging.command_ledger import commands
@@ -21,8 +24,11 @@ from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.waiting import eventually
 from workers.apply import applier as applier_module
+from workers.apply.applier import Applier
 from workers.apply.failures import WORKER_DIED, fail_orphaned
 from workers.apply.in_flight import InFlightBatch
+from workers.batch.write import write_changes
+from workers.stack.servers import EmbeddedServers
 
 
 @pytest.fixture
@@ -121,35 +127,37 @@ def test_a_soft_time_limit_within_a_statement_is_counted_and_cancels_the_stateme
 ) -> None:
     make_slow(harness, "slow")
     slow = harness.accept(a_comment_command("slow"), **acme.by("mem"))
-    other = harness.accept(a_comment_command(incident="1"), **acme.by("mem"))
 
     with soft_time_limit(0.5):
         drain(harness)
-    counted = counts(harness, slow), states(harness, [slow])
     with harness.engine.connect() as connection:
-        recorded = connection.execute(text("SELECT count(*) FROM batches_in_hand")).scalar_one()
+        in_flight = connection.execute(text("SELECT count(*) FROM batches_in_hand")).scalar_one()
         running = connection.execute(
             text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         ).scalar_one()
 
-    assert counted == ((0, 1), ["accepted"])
-    assert recorded == 0
-    assert running == 0
-    assert states(harness, [other]) == ["accepted"]
+    assert counts(harness, slow) == (0, 1)
+    assert states(harness, [slow]) == ["accepted"]
+    assert (in_flight, running) == (0, 0)
 
 
-def test_commands_that_shared_a_batch_with_a_slow_one_are_then_applied_alone(harness: Harness, acme: Acme) -> None:
+def test_commands_that_shared_a_batch_with_a_slow_one_are_not_counted_but_applied_alone(
+    harness: Harness, acme: Acme
+) -> None:
     make_slow(harness, "slow")
     fast = harness.accept(a_comment_command("fast"), **acme.by("mem"))
     slow = harness.accept(a_comment_command("slow"), **acme.by("mem"))
+    worker = harness.applier()
     with soft_time_limit(0.5):
-        drain(harness)
-    end_back_off(harness)
+        worker._apply_batch(scan=True)
+    counted = [counts(harness, id_) for id_ in (fast, slow)]
 
     drain(harness, statement_timeout="300ms")
 
+    assert counted == [(0, 0), (0, 0)]
     assert states(harness, [fast, slow]) == ["applied", "accepted"]
-    assert counts(harness, slow) == (0, 2)
+    assert counts(harness, fast) == (1, 0)
+    assert counts(harness, slow) == (0, 1)
 
 
 def test_a_batch_that_fails_after_its_time_is_up_still_makes_progress(
@@ -205,7 +213,7 @@ def test_only_a_worker_whose_session_has_ended_counts_as_dead(harness: Harness, 
 
     with harness.engine.begin() as connection:
         counted_while_alive = fail_orphaned(connection, "another")
-    living.close()
+    living._end_session()  # As when the process dies: the record remains.
     eventually(lambda: counts_deaths(harness, "another") == [id_])
 
     assert counted_while_alive == []
@@ -259,6 +267,97 @@ def test_the_table_of_batches_in_flight_is_unlogged(harness: Harness) -> None:
 
     # Recovery from a crash of the server empties unlogged tables, so no batch that it interrupted is counted.
     assert persistence == "u"
+
+
+def break_off(harness: Harness, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]) -> Applier:
+    """Apply a batch that ``interrupt`` interrupts before it is written; return the applier."""
+    worker = harness.applier("living")
+
+    def interrupted(connection: Connection, changes: Any) -> None:
+        interrupt()
+        write_changes(connection, changes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(applier_module, "write_changes", interrupted)
+        with pytest.raises(OperationalError):
+            worker.drain(())
+    return worker
+
+
+def test_a_restart_of_the_database_server_is_not_counted(
+    quiet_servers: EmbeddedServers, harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+
+    break_off(harness, monkeypatch, quiet_servers.restart_postgres)
+    harness.engine.dispose()
+
+    assert counts_deaths(harness, "another") == []
+    assert counts(harness, id_) == (0, 0)
+
+
+def test_a_worker_that_stops_after_a_lost_session_is_not_counted_as_dead(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+
+    worker = break_off(harness, monkeypatch, partial(end_sessions, harness, "test-worker"))
+    worker.in_flight.close()
+
+    assert counts_deaths(harness, "another") == []
+    assert counts(harness, id_) == (0, 0)
+
+
+def test_a_living_worker_that_loses_the_session_of_its_record_is_not_counted_as_dead(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    counted: list[UUID] = []
+
+    def lose_session(connection: Connection, changes: Any) -> None:
+        end_sessions(harness, "test-autocommit")
+        counted.extend(counts_deaths(harness, "another"))
+        write_changes(connection, changes)
+
+    monkeypatch.setattr(applier_module, "write_changes", lose_session)
+    drain(harness)
+
+    assert counted == []
+    assert states(harness, [id_]) == ["applied"]
+
+
+def test_the_first_batch_after_an_idle_session_was_lost_is_applied(harness: Harness, acme: Acme) -> None:
+    worker = harness.applier()
+    harness.accept(a_comment_command(), **acme.by("mem"))
+    worker.drain(())
+    end_sessions(harness, "test-autocommit")
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+
+    worker.drain(())
+
+    assert states(harness, [id_]) == ["applied"]
+
+
+def end_sessions(harness: Harness, application: str) -> None:
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = %(application)s AND datname = current_database()",
+            {"application": application},
+        )
+
+
+def test_a_lock_on_a_dead_workers_command_stops_no_living_worker(harness: Harness, acme: Acme) -> None:
+    orphaned = harness.accept(a_comment_command(), **acme.by("mem"))
+    other = harness.accept(a_comment_command(incident="1"), **acme.by("mem", organization="plain"))
+    with harness.engine.begin() as connection:
+        record_in_flight(connection, "dead", [orphaned])
+
+    with harness.engine.begin() as somebody_else:
+        somebody_else.exec_driver_sql("SELECT * FROM commands WHERE id = %(id)s FOR UPDATE", {"id": orphaned})
+        harness.applier(timeouts={"lock_timeout": "300ms"}).drain([harness.ledger_row(other)["subject"]])
+
+    assert "accepted" not in states(harness, [other])
 
 
 def test_an_error_in_handling_a_dead_workers_commands_stops_no_other_worker(

@@ -63,6 +63,7 @@ def a_pending_command(name: str, body: dict[str, JSON]) -> PendingCommand[Any]:
         accepted_at=datetime(2026, 11, 23, tzinfo=UTC),
         attempts=0,
         timeouts=0,
+        is_alone=False,
         expected_version=None,
         request_id=None,
         traceparent=None,

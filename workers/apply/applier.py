@@ -22,13 +22,14 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.database.errors import is_contention, is_timeout, is_transient
 from models.enums import CommandState, Lane
+from models.messaging.attempts import clear_in_flight, lock_worker_in_transaction, mark_alone
 from models.messaging.claims import ClaimedCommand
 from models.messaging.command_ledger import CommandOutcome, record_outcomes
 from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
-from workers.apply.claim import Claim, Claimer, last_by_subject
+from workers.apply.claim import Claimer, last_by_subject
 from workers.apply.failures import fail_commands, fail_orphaned
 from workers.apply.in_flight import InFlightBatch
 from workers.batch.changes import Changes
@@ -84,25 +85,33 @@ class Applier:
         end = time.monotonic() + DRAIN_SECONDS
         self._claimer.queue.put_first(lane, hinted)
         self._fail_orphaned()
-        while self._run_once(end) or self._claimer.queue or self._suspects:
+        progressed = True
+        while progressed or self._claimer.queue or self._suspects:
+            # A scan that brought no progress would find the same subjects again.
+            progressed = self._run_once(end, scan=progressed)
             if time.monotonic() >= end:
-                self._hand_over()
+                self._hand_over(hinted)
                 return
 
-    def _hand_over(self) -> None:
-        queue = self._claimer.queue
+    def _hand_over(self, hinted: Sequence[str]) -> None:
+        """Request a continuation with the hinted subjects that are left; a scan will find the others again."""
+        queue, hinted_or_suspect = self._claimer.queue, {*hinted, *self._suspects}
         queue.put_first(self.lanes[0], self._suspects)
         self._suspects.clear()
-        self.request_continuation(queue.remaining())
+        remaining = {
+            lane: [subject for subject in subjects if subject in hinted_or_suspect]
+            for lane, subjects in queue.remaining().items()
+        }
+        self.request_continuation({lane: subjects for lane, subjects in remaining.items() if subjects})
         queue.clear()
 
-    def _run_once(self, end: float) -> bool:
+    def _run_once(self, end: float, *, scan: bool) -> bool:
         """Apply one batch, then one by one the commands of a batch that failed. Return whether there was progress.
 
         The single commands have their own time limit, and at least one of them is applied, however short the limit is.
         Otherwise a batch that always fails late would never make progress.
         """
-        progressed = self._apply_batch()
+        progressed = self._apply_batch(scan=scan)
         end = max(end, time.monotonic() + DRAIN_SECONDS)
         while self._suspects:
             subject = next(iter(self._suspects))
@@ -116,7 +125,7 @@ class Applier:
             with self.engine.begin() as connection:
                 failed = fail_orphaned(connection, self.in_flight.worker)
         except Exception as error:
-            if is_transient(error):
+            if _is_unavailable(error):
                 raise
             # An error in the commands of a dead worker must not stop the other workers.
             log.exception("apply.orphans_error")
@@ -125,10 +134,10 @@ class Applier:
             log.warning("apply.worker_died", commands=[str(command.id) for command in failed], **log_ids(failed))
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
-    def _apply_batch(self) -> bool:
+    def _apply_batch(self, *, scan: bool) -> bool:
         """Apply one batch, and add the subjects whose commands are to be applied one by one to the suspects."""
         with self.engine.connect() as connection:
-            claim = self._claim(connection)
+            claim = self._claimer.claim(connection, except_for=self._suspects, scan=scan)
             self._suspects |= claim.suspects
             if not claim.batch:
                 return False
@@ -139,18 +148,17 @@ class Applier:
             except Exception as error:
                 self._abandon(connection, error)
                 log.warning("apply.batch_error", commands=len(claim.batch), **log_ids(claim.batch), exc_info=error)
-                if isinstance(error, SoftTimeLimitExceeded):
-                    # No time is left to find the command that was too slow. Any worker will apply each of them alone.
+                if isinstance(error, SoftTimeLimitExceeded) and len(claim.batch) == 1:
                     self._record_failure(claim.batch, error)
+                elif isinstance(error, SoftTimeLimitExceeded):
+                    # No time is left to find the command that is too slow.
+                    self._mark_alone(claim.batch)
                 else:
                     self._suspects |= last_by_subject(claim.batch)
                     self.in_flight.clear()
                 return True
         self._notify(result)
         return True
-
-    def _claim(self, connection: Connection) -> Claim:
-        return self._claimer.claim(connection, except_for=self._suspects)
 
     def _apply_one_by_one(self, subject: str, last_seq: int, end: float) -> bool:
         """Apply a subject's commands up to ``last_seq``, each in its own transaction, until one must wait.
@@ -191,14 +199,18 @@ class Applier:
                 connection.connection.driver_connection.cancel()  # type: ignore[union-attr]
             connection.invalidate(error)
             return
-        if connection.invalidated or (is_transient(error) and not is_contention(error) and not is_timeout(error)):
+        if connection.invalidated or _is_unavailable(error):
             connection.invalidate(error)
+            # The process lives, so the record must not be taken for that of a dead one when the process stops.
+            with contextlib.suppress(Exception):
+                self.in_flight.clear()
             raise error
         connection.rollback()
 
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], result: BatchResult) -> None:
         started = time.perf_counter()
         self.in_flight.record([command.id for command in claimed])
+        lock_worker_in_transaction(connection, self.in_flight.worker)
         batch = [PendingCommand(row, CATALOG[row.type].command_class.model_validate(row.payload)) for row in claimed]
         facts = load_facts(connection, request_facts(batch))
         changes = Changes()
@@ -216,16 +228,22 @@ class Applier:
         }
 
     def _record_failure(self, commands: Sequence[ClaimedCommand], error: Exception) -> bool:
-        """Count the failure for each command, and only then clear the record of the batch.
+        """Count the failure for each command, and clear the record of the batch in the same transaction.
 
         Return whether any command is now dead and thus no longer blocks its subject.
         """
         with self.engine.begin() as connection:
             failed = fail_commands(connection, [command.id for command in commands], error)
-        self.in_flight.clear()
+            clear_in_flight(connection, self.in_flight.worker)
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
         self._notify_dead(dead)
         return bool(dead)
+
+    def _mark_alone(self, commands: Sequence[ClaimedCommand]) -> None:
+        """Have each command of the batch applied alone, by any worker. Nothing is counted yet."""
+        with self.engine.begin() as connection:
+            mark_alone(connection, [command.id for command in commands])
+            clear_in_flight(connection, self.in_flight.worker)
 
     def _log_error(self, command: ClaimedCommand, error: Exception) -> None:
         if is_contention(error):
@@ -254,3 +272,8 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
         return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, orjson.dumps(refusal.body).decode())
     body = None if result.body is None else orjson.dumps(result.body).decode()
     return CommandOutcome(row.id, CommandState.APPLIED, result.status, body)
+
+
+def _is_unavailable(error: Exception) -> bool:
+    """Return whether the database is not available. Contention and timeouts concern single commands."""
+    return is_transient(error) and not is_contention(error) and not is_timeout(error)

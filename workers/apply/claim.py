@@ -9,13 +9,19 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import ClaimedCommand, lock_subjects, read_commands, scan_for_subjects
+from models.messaging.claims import ClaimedCommand, lock_subjects, read_commands, scan_for_subjects, scan_on
 from tasks.commands.catalog import KNOWN_TYPES
 from workers.apply.limits import SUBJECTS_PER_BATCH, batch_limits
 from workers.apply.subject_queue import SubjectQueue
 
 OFFERED_PER_BATCH: Final = 4 * SUBJECTS_PER_BATCH
 """How many subjects are offered to a batch: more than it locks, because some cannot proceed or are locked elsewhere."""
+
+NEWEST_PER_BATCH: Final = SUBJECTS_PER_BATCH // 4
+"""How many of the newest commands of each lane are offered first."""
+
+SCANS_PER_BATCH: Final = 10
+"""How often a batch continues the scan of a lane at most, as long as it finds nothing."""
 
 
 class Claim(NamedTuple):
@@ -44,9 +50,13 @@ class Claimer:
         self.queue = SubjectQueue(self.lanes)
         self._scanned_to = dict.fromkeys(self.lanes, 0)
 
-    def claim(self, connection: Connection, *, except_for: Collection[str] = ()) -> Claim:
-        """Lock subjects and read their first commands round-robin. Leave out the subjects in ``except_for``."""
-        self._scan(connection)
+    def claim(self, connection: Connection, *, except_for: Collection[str] = (), scan: bool = True) -> Claim:
+        """Lock subjects and read their first commands round-robin. Leave out the subjects in ``except_for``.
+
+        Without ``scan``, only subjects in the queue are offered.
+        """
+        if scan:
+            self._scan(connection)
         offered = self.queue.take(OFFERED_PER_BATCH)
         try:
             names = [subject for _, subject in offered if subject not in except_for]
@@ -74,14 +84,15 @@ class Claimer:
         return ready[0] if ready else None
 
     def _scan(self, connection: Connection) -> None:
-        """Scan each lane of which only a few subjects are in the queue."""
-        places = {
-            lane: after for lane, after in self._scanned_to.items() if self.queue.count(lane) < SUBJECTS_PER_BATCH
-        }
-        if places:
-            for lane, scan in scan_for_subjects(connection, places).items():
-                self._scanned_to[lane] = scan.after
-                self.queue.add(lane, scan.subjects)
+        """Scan the lanes. Their newest commands are offered first, so that they never wait for a whole backlog."""
+        enough = [lane for lane in self.lanes if self.queue.count(lane) >= SUBJECTS_PER_BATCH]
+        scans = scan_for_subjects(connection, self._scanned_to, newest=NEWEST_PER_BATCH, only_newest=enough)
+        scanned = {lane: scan for lane, scan in scans.items() if lane not in enough}
+        for lane, scan in scan_on(connection, scanned, most=SCANS_PER_BATCH).items():
+            self._scanned_to[lane] = scan.after
+            self.queue.add(lane, scan.subjects)
+        for lane, scan in scans.items():
+            self.queue.put_first(lane, scan.newest)
 
     def _put_back(self, offered: Sequence[tuple[Lane, str]]) -> None:
         for lane in self.lanes:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
+from models.database.errors import is_transient
 from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
 
 
@@ -26,6 +28,15 @@ class InFlightBatch:
 
     def record(self, ids: Sequence[UUID]) -> None:
         """Record the commands that the worker is about to apply."""
+        try:
+            self._record(ids)
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            # The session may have been lost while it was idle.
+            self._record(ids)
+
+    def _record(self, ids: Sequence[UUID]) -> None:
         with self._closing_after_errors() as session:
             record_in_flight(session, self.worker, ids)
 
@@ -35,7 +46,13 @@ class InFlightBatch:
             clear_in_flight(session, self.worker)
 
     def close(self) -> None:
-        """End the session, and with it the lock."""
+        """Delete the record and end the session, and with it the lock."""
+        if self._session is not None:
+            with contextlib.suppress(Exception):
+                clear_in_flight(self._session, self.worker)
+            self._end_session()
+
+    def _end_session(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
             with contextlib.suppress(Exception):
@@ -52,5 +69,5 @@ class InFlightBatch:
             yield self._session
         except BaseException:
             # The session may have been interrupted within a statement, so its state is unknown.
-            self.close()
+            self._end_session()
             raise

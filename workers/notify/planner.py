@@ -53,12 +53,12 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
     audiences = load_audiences(connection, notifiable)
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
-    command_ledger.accept_commands(connection, unsubscribes)
+    subjects = command_ledger.accept_commands(connection, unsubscribes)
     mark_processed(connection, PLANNING, [event.id for event in events])
     # Last, because other notifiers wait for the end of this transaction from here on.
     write_notifications(connection, decided)
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
-    return Planned(len(decided), [command.subject for command in unsubscribes])
+    return Planned(len(decided), subjects)
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:

@@ -23,7 +23,8 @@ INDEXES = {
 
 ADD_COLUMNS = """
 ALTER TABLE commands ADD COLUMN IF NOT EXISTS payload_version smallint NOT NULL DEFAULT 1,
-    ADD COLUMN IF NOT EXISTS timeouts smallint NOT NULL DEFAULT 0
+    ADD COLUMN IF NOT EXISTS timeouts smallint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS is_alone boolean NOT NULL DEFAULT false
 """
 SET_UNLOGGED = "ALTER TABLE batches_in_hand SET UNLOGGED"
 
@@ -47,6 +48,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("ALTER TABLE batches_in_hand SET LOGGED")
+    op.drop_column("commands", "is_alone")
     op.drop_column("commands", "timeouts")
     op.drop_column("commands", "payload_version")
     op.drop_table("command_floor")
