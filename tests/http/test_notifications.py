@@ -12,8 +12,8 @@ from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, Gateway, Worker
 
 
-def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
-    """Insert an item into Ana's inbox; return the id of the activity it refers to."""
+def a_notification(ledger: Engine, *, comment: str, by: str = "acme", user: int = 12) -> int:
+    """Insert an item into a person's inbox, by default Ana's; return the id of the activity it refers to."""
     with ledger.begin() as connection:
         row = connection.exec_driver_sql(
             "SELECT i.id, i.organization_id FROM incidents i JOIN organizations o ON o.id = i.organization_id"
@@ -24,9 +24,9 @@ def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
         connection.exec_driver_sql(
             "INSERT INTO notifications"
             " (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)"
-            " VALUES (%(organization)s, 12, %(incident)s, %(activity)s, gen_random_uuid(),"
+            " VALUES (%(organization)s, %(user)s, %(incident)s, %(activity)s, gen_random_uuid(),"
             " 'incident.comment_posted', 'mention')",
-            {"organization": row.organization_id, "incident": row.id, "activity": activity},
+            {"organization": row.organization_id, "user": user, "incident": row.id, "activity": activity},
         )
         return activity
 
