@@ -18,6 +18,7 @@ from gateway.reads.alert_rules import AlertRuleQueries
 from gateway.reads.comment_preview import CommentPreview
 from gateway.reads.database import QueryRunner
 from gateway.reads.incident_list import IncidentList
+from gateway.reads.notification_decisions import DecisionQueries
 from gateway.reads.observations import ObservationQueries
 from gateway.reads.queries import Queries
 from gateway.settings import GatewaySettings
@@ -70,6 +71,7 @@ class Container:
         self.queries = Queries(runner)
         self.incident_list = IncidentList(runner)
         self.previews = CommentPreview(runner)
+        self.decisions = DecisionQueries(runner)
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)
         self.broadcaster = EventBroadcaster(

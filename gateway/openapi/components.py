@@ -44,6 +44,8 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Team": directory.TeamOrProjectJson,
     "Project": directory.TeamOrProjectJson,
     "Notification": notifications.NotificationJson,
+    "Decision": notifications.DecisionJson,
+    "DecisionList": notifications.DecisionListJson,
 }
 """The entities that responses contain, by component name."""
 

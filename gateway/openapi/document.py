@@ -17,6 +17,7 @@ _PATH_PARAMETERS: Final = {
     "comment": "Id of the comment's activity.",
     "command": "Id of the command.",
     "project": "Slug of the project.",
+    "notification": "Id of the notification. It changes if a stronger reason raises the notification.",
     "rule": "Id of the alert rule.",
     "trigger": "Id of the trigger.",
     "action": "Id of the action.",

@@ -201,7 +201,7 @@ class Queries:
             )
             .join_from(notifications, incidents, incidents.c.id == notifications.c.incident_id)
             .outerjoin(activities, activities.c.id == notifications.c.activity_id)
-            .where(*_is_readable_item(actor, organization))
+            .where(*is_readable_item(actor, organization))
         )
         if unread:
             statement = statement.where(notifications.c.date_read.is_(None))
@@ -212,7 +212,7 @@ class Queries:
         rows = await self._rows(
             select(func.count().label("unread"))
             .select_from(notifications)
-            .where(*_is_readable_item(actor, organization), notifications.c.date_read.is_(None))
+            .where(*is_readable_item(actor, organization), notifications.c.date_read.is_(None))
         )
         count: int = rows[0].unread
         return count
@@ -264,6 +264,20 @@ def author_from_row(row: Any) -> Person | None:
     return None if row.author_id is None else person_from_row(row, id_column="author_id")
 
 
+def is_readable_item(actor: Actor, organization: OrganizationFacts) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that select the actor's inbox items, limited to incidents the actor may read."""
+    on_a_project: Select[Any] = (
+        select(literal_column("1"))
+        .join_from(incident_projects, projects)
+        .where(incident_projects.c.incident_id == notifications.c.incident_id, is_accessible(actor, organization))
+    )
+    return (
+        notifications.c.user_id == actor.user_id,
+        notifications.c.organization_id == organization.id,
+        exists(on_a_project),
+    )
+
+
 def _facts(rows: Rows) -> list[ProjectFacts]:
     return [project_from_row(row).facts for row in rows if row.id is not None]
 
@@ -299,20 +313,6 @@ def _team_slugs() -> ColumnElement[list[str]]:
         )
     )
     return func.array(slugs.correlate(members).scalar_subquery(), type_=ARRAY(Text))
-
-
-def _is_readable_item(actor: Actor, organization: OrganizationFacts) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that select the actor's inbox items, limited to incidents the actor may read."""
-    on_a_project: Select[Any] = (
-        select(literal_column("1"))
-        .join_from(incident_projects, projects)
-        .where(incident_projects.c.incident_id == notifications.c.incident_id, is_accessible(actor, organization))
-    )
-    return (
-        notifications.c.user_id == actor.user_id,
-        notifications.c.organization_id == organization.id,
-        exists(on_a_project),
-    )
 
 
 def _contains(text: str, *columns: ColumnElement[str]) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Endpoints that list and count the notifications in the caller's inbox, and mark them as read."""
+"""Endpoints that list, count and explain the notifications in the caller's inbox, and mark them as read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import page_response, parse_page
-from gateway.http.responses import HttpResponse, conditional_response
+from gateway.http.responses import HttpResponse, conditional_response, json_response
 from models.permissions import INBOX
 from models.policy import require_person
-from models.serializers.notifications import notification_json
+from models.serializers.notifications import decisions_json, notification_json
 from tasks.commands.notifications import ReadNotifications
 
 PAGE = 100
@@ -36,6 +36,14 @@ async def count_notifications(context: RequestContext) -> HttpResponse:
 async def read_notifications(context: RequestContext) -> HttpResponse:
     """Mark notifications as read and return 200 with the number of those that were unread."""
     return await submit_command(context, ReadNotifications)
+
+
+async def explain_notification(context: RequestContext) -> HttpResponse:
+    """Return the decisions on whether to notify the caller of a notification's activity, newest first."""
+    require_person(context.actor)
+    notification = context.row_id("notification")
+    found = await context.container.decisions.of_inbox_item(context.actor, context.organization, notification)
+    return json_response(200, decisions_json(found))
 
 
 ENDPOINTS = (
@@ -68,6 +76,16 @@ ENDPOINTS = (
                 {200: "ReadCount"},
                 command_class=ReadNotifications,
                 is_command=True,
+            )
+        },
+        tag="notifications",
+        permission=INBOX,
+    ),
+    Endpoint(
+        "/api/0/organizations/{organization}/notifications/{notification}/explain/",
+        {
+            "GET": Operation(
+                explain_notification, "Explain why the caller was, or was not, notified", {200: "DecisionList"}
             )
         },
         tag="notifications",

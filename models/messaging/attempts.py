@@ -123,17 +123,18 @@ def mark_alone(connection: Connection, ids: Sequence[UUID]) -> None:
     )
 
 
+_POSTPONE: Final = f"""
+UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s
+WHERE id = ANY(ARRAY(SELECT id FROM commands WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING} FOR UPDATE SKIP LOCKED))
+"""  # noqa: S608 - our own condition
+
+
 def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -> None:
     """Postpone the next attempt of waiting commands by ``delay``. Nothing is counted against them.
 
     A command whose row is locked keeps its time: the lock may be what it has to wait for.
     """
-    connection.exec_driver_sql(
-        "UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s"
-        " WHERE id = ANY(ARRAY("
-        f" SELECT id FROM commands WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING} FOR UPDATE SKIP LOCKED))",
-        {"ids": list(ids), "delay": delay},
-    )
+    connection.exec_driver_sql(_POSTPONE, {"ids": list(ids), "delay": delay})
 
 
 # --- batches in flight -----------------------------------------------------------------------------------------

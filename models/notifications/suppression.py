@@ -31,6 +31,13 @@ class NotificationDecision(NamedTuple):
 NO_ACCESS: Final = "no_access"
 """The name of the suppression for people without access to the incident. Such people are also unsubscribed."""
 
+AUTHOR: Final = "author"
+"""The name of the suppression for the activity's author."""
+
+ALERT_ACTION: Final = "alert_action"
+SNOOZED: Final = "snoozed"
+"""``ALERT_ACTION``, ``SNOOZED`` and ``NO_ACCESS`` are the rules that decide whether an action notifies a person."""
+
 
 def _lacks_access(recipient: Recipient) -> bool:
     return not may_read(recipient.person, recipient.organization, recipient.projects)
@@ -40,7 +47,7 @@ def _is_author(recipient: Recipient) -> bool:
     return recipient.is_author
 
 
-SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, "author": _is_author}
+SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, AUTHOR: _is_author}
 """The conditions under which a person is not notified, by name. The first one that applies is recorded."""
 
 

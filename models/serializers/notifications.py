@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 from models.enums import (
     ActivityType,
+    DecisionOutcome,
     IncidentStatus,
     NotificationReason,
 )
 from models.json_fields import DateTime, Id, Uuid
+from models.notifications.explanation import ExplainedDecision
 from models.timestamps import iso, iso_or_none
 
 
@@ -47,6 +50,28 @@ class NotificationJson(TypedDict):
     retracted: bool
 
 
+class DecisionJson(TypedDict):
+    """A decision on whether a person is notified of an activity.
+
+    ``activity`` and ``event`` are ids, and ``explanation`` is a sentence. ``at`` is ``None`` if nothing is recorded.
+    """
+
+    activity: Id
+    event: Uuid
+    channel: str
+    outcome: DecisionOutcome
+    rule: str
+    detail: str
+    explanation: str
+    at: DateTime | None
+
+
+class DecisionListJson(TypedDict):
+    """Decisions, newest first."""
+
+    decisions: list[DecisionJson]
+
+
 def notification_json(row: Any) -> NotificationJson:
     """Serialize a notification from its row."""
     return {
@@ -59,6 +84,24 @@ def notification_json(row: Any) -> NotificationJson:
         "dateCreated": iso(row.date_created),
         "dateRead": iso_or_none(row.date_read),
         "retracted": row.retracted,
+    }
+
+
+def decisions_json(decisions: Iterable[ExplainedDecision]) -> DecisionListJson:
+    """Serialize decisions, in the given order."""
+    return {"decisions": [_decision_json(decision) for decision in decisions]}
+
+
+def _decision_json(decision: ExplainedDecision) -> DecisionJson:
+    return {
+        "activity": str(decision.activity_id),
+        "event": str(decision.event_id),
+        "channel": decision.channel,
+        "outcome": decision.outcome,
+        "rule": decision.rule,
+        "detail": decision.detail,
+        "explanation": decision.explanation,
+        "at": iso_or_none(decision.at),
     }
 
 

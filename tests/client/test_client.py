@@ -27,6 +27,7 @@ from tests.client.conftest import Connect
 from tests.client.faulty_proxy import CUT_OFF, DROPPED, RATE_LIMITED, UNAVAILABLE, faulty_proxy
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway, Worker
+from tests.http.test_notifications import a_decision, a_notification
 
 LOOK = PostComment(1, "Look at this.")
 
@@ -114,6 +115,19 @@ def test_read_returns_a_resource_as_decoded_json(mem: Any) -> None:
 
 def test_notifications_can_be_marked_as_read(mem: Any, busy_worker: Worker) -> None:
     assert mem.post(ReadNotifications(up_to=0)).body == {"read": 0}
+
+
+def test_a_notification_can_be_explained(connect: Connect, gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    activity = a_notification(ledger, comment="Ana?")
+    event = a_decision(ledger, activity)
+    ana = connect(gateway.url, "dev-ana")
+    [item] = ana.read("notifications/")
+
+    [decision] = ana.explain(item["id"])
+
+    assert (decision.activity, decision.event, decision.rule) == (str(activity), event, "mention")
+    assert decision.explanation == "Notified in the inbox: the comment mentions this person."
+    assert decision.at.tzinfo is not None
 
 
 # --- failures --------------------------------------------------------------------------------------------------

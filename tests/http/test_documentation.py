@@ -17,6 +17,7 @@ from models.alert_rules.enums import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.test_notifications import a_decision, a_notification
 
 PROBLEM = "application/problem+json"
 
@@ -81,10 +82,13 @@ def test_responses_have_the_documented_fields(
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
     gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
+    a_decision(ledger, a_notification(ledger, comment="Mem?", user=11), user=11)
+    [item] = gateway.get(f"{ACME}/notifications/").json()
+
     for endpoint in ENDPOINTS:
         if "GET" not in endpoint.operations or endpoint.operations["GET"].is_stream:
             continue
-        names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8}
+        names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8, "notification": item["id"]}
         path = endpoint.path.format(organization="acme", identifier="1", command=command, **names)
         response = gateway.get(path, by="dev-ops" if endpoint.ops_role else "dev-mem").json()
         schema = document["paths"][endpoint.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]

@@ -1,4 +1,4 @@
-"""The inbox over HTTP: order, unread count, access, and marking as read."""
+"""The inbox over HTTP: order, unread count, access, marking as read, and the decisions behind an item."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, Gateway, Worker
 
 
-def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
-    """Insert an item into Ana's inbox; return the id of the activity it refers to."""
+def a_notification(ledger: Engine, *, comment: str, by: str = "acme", user: int = 12) -> int:
+    """Insert an item into a person's inbox, by default Ana's; return the id of the activity it refers to."""
     with ledger.begin() as connection:
         row = connection.exec_driver_sql(
             "SELECT i.id, i.organization_id FROM incidents i JOIN organizations o ON o.id = i.organization_id"
@@ -24,9 +24,9 @@ def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
         connection.exec_driver_sql(
             "INSERT INTO notifications"
             " (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)"
-            " VALUES (%(organization)s, 12, %(incident)s, %(activity)s, gen_random_uuid(),"
+            " VALUES (%(organization)s, %(user)s, %(incident)s, %(activity)s, gen_random_uuid(),"
             " 'incident.comment_posted', 'mention')",
-            {"organization": row.organization_id, "incident": row.id, "activity": activity},
+            {"organization": row.organization_id, "user": user, "incident": row.id, "activity": activity},
         )
         return activity
 
@@ -85,3 +85,86 @@ def test_marking_as_read_requires_either_ids_or_up_to(gateway: Gateway, body: An
     response = gateway.post(f"{ACME}/notifications/read/", body)
 
     assert response.status_code == 400
+
+
+# --- why the caller was, or was not, notified ----------------------------------------------------------------------
+
+
+def a_decision(ledger: Engine, activity: int, *, user: int = 12, **facts: Any) -> str:
+    """Record a decision about a person and an activity of incident 1; return the event's id."""
+    values = {"channel": "inbox", "outcome": "delivered", "rule": "mention", "detail": "", "minutes_ago": 0} | facts
+    with ledger.begin() as connection:
+        event = connection.exec_driver_sql(
+            "INSERT INTO notification_decisions"
+            " (activity_id, user_id, channel, incident_id, event_id, outcome, rule, detail, at)"
+            " SELECT a.id, %(user)s, %(channel)s, a.incident_id, gen_random_uuid(), %(outcome)s, %(rule)s, %(detail)s,"
+            " now() - make_interval(mins => %(minutes_ago)s)"
+            " FROM incident_activities a WHERE a.id = %(activity)s RETURNING event_id",
+            values | {"user": user, "activity": activity},
+        ).scalar_one()
+    return str(event)
+
+
+def item_path(gateway: Gateway) -> str:
+    """Return the path of the newest item in Ana's inbox."""
+    [item, *_] = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+    return f"{ACME}/notifications/{item['id']}/explain/"
+
+
+def test_an_item_is_explained_by_the_decisions_about_its_activity_and_the_caller(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
+    other, activity = a_notification(ledger, comment="Ben?"), a_notification(ledger, comment="Ana?")
+    event = a_decision(ledger, activity)
+    a_decision(
+        ledger, activity, channel="email", outcome="suppressed", rule="snoozed", detail="action 5", minutes_ago=1
+    )
+    a_decision(ledger, activity, user=11, outcome="suppressed", rule="author")
+    a_decision(ledger, other)
+
+    response = gateway.get(item_path(gateway), by="dev-ana")
+
+    assert response.status_code == 200
+    [inbox, email] = response.json()["decisions"]
+    assert inbox | {"at": ""} == {
+        "activity": str(activity), "event": event, "channel": "inbox", "outcome": "delivered", "rule": "mention",
+        "detail": "", "explanation": "Notified in the inbox: the comment mentions this person.", "at": "",
+    }  # fmt: skip
+    assert email | {"at": "", "event": ""} == {
+        "activity": str(activity), "event": "", "channel": "email", "outcome": "suppressed", "rule": "snoozed",
+        "detail": "action 5", "at": "",
+        "explanation": "Not notified by e-mail: the alert rule was snoozed, by this person or for everyone.",
+    }  # fmt: skip
+    assert email["at"] < inbox["at"]
+
+
+def test_an_item_without_recorded_decisions_has_an_empty_explanation(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
+    a_notification(ledger, comment="Ana?")
+
+    assert gateway.get(item_path(gateway), by="dev-ana").json() == {"decisions": []}
+
+
+@pytest.mark.parametrize("id_", ["99", "0", "x", "9" * 30])
+def test_an_unknown_item_cannot_be_explained(gateway: Gateway, acme: Acme, id_: str) -> None:
+    assert gateway.get(f"{ACME}/notifications/{id_}/explain/", by="dev-ana").status_code == 404
+
+
+def test_somebody_elses_item_cannot_be_explained(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    a_decision(ledger, a_notification(ledger, comment="Ana?"))
+
+    assert gateway.get(item_path(gateway)).status_code == 404
+
+
+def test_an_item_that_the_caller_can_no_longer_read_cannot_be_explained(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
+    a_decision(ledger, a_notification(ledger, comment="secret"))
+    path = item_path(gateway)
+
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+        connection.exec_driver_sql("UPDATE team_members SET is_active = false")
+
+    assert gateway.get(path, by="dev-ana").status_code == 404

@@ -111,6 +111,7 @@ CASES = [
         "a service has no inbox to read", by="dev-bot", json={"upTo": 1}
     ),
     case("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
+    case("GET", f"{ACME}/notifications/1/explain/", 403, FORBIDDEN, "nothing explains", by="dev-bot"),
     case("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
     case(
         "POST", f"{ACME}/incidents/", 403, FORBIDDEN,

@@ -47,6 +47,14 @@ def test_different_values_have_different_digests() -> None:
         assert digests[one] != digests[other], (one, other)
 
 
+def test_an_exponent_may_have_any_number_of_leading_zeros() -> None:
+    zeros = "0" * 5000
+
+    assert digest(f"1e{zeros}1") == digest("10")
+    assert digest(f"1e-{zeros}1") == digest("0.1")
+    assert digest(f"1e+{zeros}") == digest("1")
+
+
 @pytest.mark.parametrize("text", ["1e999999999", "-1e-999999999", "1e" + "9" * 60_000, "1" + "0" * 4000 + "e4000"])
 def test_a_large_number_is_not_expanded(text: str) -> None:
     assert len(repr(parse_exact_json(text.encode()))) <= len(text) + 10

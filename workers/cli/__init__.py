@@ -32,6 +32,7 @@ CLI_COMMANDS: Final[dict[str, CliCommand]] = {
     "directory": CliCommand("workers.cli.directory:directory", "import and export organizations, people and teams"),
     "token": CliCommand("workers.cli.token:token", "create, list and revoke tokens"),
     "commands": CliCommand("workers.cli.commands:commands", "list accepted commands and their outcomes"),
+    "explain": CliCommand("workers.cli.explain:explain", "explain why a person was, or was not, notified"),
     "tap": CliCommand("workers.cli.tap:tap", "print events as they are published"),
     "gateway": CliCommand("workers.cli.processes:gateway", "run one gateway process"),
     "worker": CliCommand("workers.cli.processes:worker", "run one worker process"),

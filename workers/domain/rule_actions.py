@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 from models.alert_rules.action_selection import ActionSelection, SelectedAction, select_on_close
 from models.alert_rules.alert_rule import Action, AlertRule, TriggerStatus
@@ -17,15 +16,11 @@ from models.enums import DecisionOutcome
 from models.incidents.incident import Incident
 from models.notifications.delivery import NewDelivery
 from models.notifications.notification import NewDecision
+from models.notifications.suppression import ALERT_ACTION, NO_ACCESS, SNOOZED
 from workers.batch.changes import TriggerStateChange
 from workers.batch.context import CommandContext
 from workers.batch.rule_facts import TriggerState
 from workers.domain.incidents import StatusChange
-
-ALERT_ACTION: Final = "alert_action"
-SNOOZED: Final = "snoozed"
-NO_ACCESS: Final = "no_access"
-"""``ALERT_ACTION``, ``SNOOZED`` and ``NO_ACCESS`` are the rules that decide whether an action notifies a person."""
 
 
 def resolve_manual_close(incident: Incident, change: StatusChange, context: CommandContext) -> None:

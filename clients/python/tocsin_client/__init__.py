@@ -20,7 +20,7 @@ from tocsin_client.commands import (
     Unsubscribe,
 )
 from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
-from tocsin_client.results import CommandRecord, Event, Outcome
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome
 from tocsin_client.rule_commands import (
     Action,
     CreateAlertRule,
@@ -38,6 +38,7 @@ __all__ = [
     "Command",
     "CommandRecord",
     "CreateAlertRule",
+    "Decision",
     "DeleteAlertRule",
     "DeleteComment",
     "EditComment",

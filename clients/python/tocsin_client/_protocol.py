@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tocsin_client.commands import Command
 from tocsin_client.errors import Failed, Refused, TimedOut, Unreachable
-from tocsin_client.results import CommandRecord, Event, Outcome
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome
 
 MAX_WAIT_SECONDS: Final = 30
 """The longest time that the server lets one request wait for an outcome."""
@@ -176,6 +176,11 @@ class HttpProtocol:
         parameters = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in query.items())
         request = self._request("GET", self.path(path) + (f"?{parameters}" if parameters else ""))
         return _checked_body((yield from self._send(request)))
+
+    def explain(self, notification: str) -> Flow[list[Decision]]:
+        """Read the decisions behind a notification."""
+        body = yield from self.read(f"notifications/{quote(notification, safe='')}/explain/", {})
+        return [Decision.from_json(each) for each in body["decisions"]]
 
     def path(self, suffix: str) -> str:
         """Return the path of one of the organization's resources."""

@@ -16,7 +16,7 @@ import httpx2
 
 from tocsin_client._protocol import EventCursor, Flow, FlowRun, HttpProtocol, NoResponse, Pause, Request, Response, Step
 from tocsin_client.commands import Command
-from tocsin_client.results import CommandRecord, Event, Outcome
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,6 +120,17 @@ class _Client(Generic[Http]):
         :raises Unreachable: if no server responded.
         """
         return self._protocol.read(path, query)
+
+    @_run_flow
+    def explain(self, notification: int | str) -> Flow[list[Decision]]:
+        """Return why the caller has this notification in their inbox: the decisions on its activity, newest first.
+
+        ``notification`` is an id in the caller's inbox.
+
+        :raises Refused: if the inbox has no such notification that the caller may read.
+        :raises Unreachable: if no server responded.
+        """
+        return self._protocol.explain(str(notification))
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Return the request's arguments for ``httpx2.Client.request`` and ``stream``."""

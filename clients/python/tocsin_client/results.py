@@ -61,6 +61,38 @@ class CommandRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision on whether a person is notified of an activity through a channel, and the rule that decided it.
+
+    ``outcome`` is one of delivered, pending, deferred, suppressed or failed. ``explanation`` is a sentence. ``at`` is
+    ``None`` if the decision is not recorded.
+    """
+
+    activity: str
+    event: str
+    channel: str
+    outcome: str
+    rule: str
+    detail: str
+    explanation: str
+    at: datetime | None
+
+    @classmethod
+    def from_json(cls, decision: Mapping[str, Any]) -> Decision:
+        """Parse the JSON of a decision."""
+        return cls(
+            activity=decision["activity"],
+            event=decision["event"],
+            channel=decision["channel"],
+            outcome=decision["outcome"],
+            rule=decision["rule"],
+            detail=decision["detail"],
+            explanation=decision["explanation"],
+            at=datetime.fromisoformat(decision["at"]) if decision["at"] else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A CloudEvent. The events of one ``subject`` are numbered without gaps by ``sequence``."""
 
