@@ -64,7 +64,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     _require_permissions(context, sources)
     if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
         raise BodyTooLarge(BODY_LIMIT_BYTES)
-    items = _validate_items(sources)
+    items = _validate_items(context, sources)
     return await submit_items(context, items, condition=condition, header_key=header_key)
 
 
@@ -134,11 +134,11 @@ def _entry_of(source: Mapping[str, JSON]) -> CatalogEntry | None:
 # --- items -----------------------------------------------------------------------------------------------------
 
 
-def _validate_items(sources: Sequence[JSON]) -> list[BulkItem]:
+def _validate_items(context: RequestContext, sources: Sequence[JSON]) -> list[BulkItem]:
     items, errors = [], {}
     for index, source in enumerate(sources):
         try:
-            items.append(_validate_item(source))
+            items.append(_validate_item(context, source))
         except InvalidFields as invalid:
             errors[str(index)] = invalid.body
     if errors:
@@ -146,7 +146,7 @@ def _validate_items(sources: Sequence[JSON]) -> list[BulkItem]:
     return items
 
 
-def _validate_item(source: JSON) -> BulkItem:
+def _validate_item(context: RequestContext, source: JSON) -> BulkItem:
     if not isinstance(source, dict):
         raise InvalidFields({"non_field_errors": [not_an_object(source)]})
     entry = _entry_of(source)
@@ -158,7 +158,7 @@ def _validate_item(source: JSON) -> BulkItem:
     if "idempotencyKey" in source and not is_idempotency_key(key):
         errors["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
     try:
-        command = validate_command(entry.command_class, source, STRICT_CONTEXT)
+        command = validate_command(context, entry.command_class, source, STRICT_CONTEXT)
     except InvalidFields as invalid:
         raise InvalidFields(invalid.body | errors) from None
     if errors:

@@ -73,7 +73,7 @@ async def submit_command(
         condition = parse_if_match(context.headers)
         body = await context.json_body()
         from_body = _body_fields(body, command_class, body_field) if has_body else {}
-        command = validate_command(command_class, from_body | from_path)
+        command = validate_command(context, command_class, from_body | from_path)
         if require is not None:
             require(command)
         require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
@@ -105,7 +105,10 @@ def _body_fields(body: JSON, command_class: type[Command], body_field: str | Non
 
 
 def validate_command(
-    command_class: type[Command], fields: Mapping[str, JSON], validation_context: Mapping[str, bool] | None = None
+    context: RequestContext,
+    command_class: type[Command],
+    fields: Mapping[str, JSON],
+    validation_context: Mapping[str, bool] | None = None,
 ) -> Command:
     """Return the command with these fields. ``validation_context`` sets how strictly nested objects are checked.
 
@@ -116,6 +119,7 @@ def validate_command(
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
     command.require_consistency()
+    command.require_submittable(by=context.actor.kind)
     return command
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from models.enums import CallerKind
 from tasks.commands.fields import OBJECT_ERRORS_KEY
 
 
@@ -41,6 +42,14 @@ class Command(BaseModel):
         """Check the rules that concern several fields at once. By default, there are none.
 
         :raises InvalidFields: if the fields contradict each other.
+        """
+
+    def require_submittable(self, *, by: CallerKind) -> None:
+        """Check the rules that depend on who submits the command. By default, there are none.
+
+        The gateway checks them once, before it accepts the command. A service that acts for a member is a service.
+
+        :raises InvalidFields: if this kind of caller may not submit the command with these values.
         """
 
     def to_payload(self) -> str:

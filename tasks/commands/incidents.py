@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
-from models.enums import IncidentStatus
+from models.enums import CallerKind, IncidentStatus
 from models.refusals import InvalidFields
 from tasks.commands import json_schema
 from tasks.commands.base import Command
@@ -20,11 +20,13 @@ from tasks.commands.fields import (
     status_in,
 )
 
+ONLY_FOR_SERVICES: Final = "Only services may set a key."
+
 
 class OpenIncident(Command):
     """Open an incident. If an open incident has the same ``dedup_key``, it is returned instead.
 
-    ``alert_rule`` and ``dedup_key`` exclude each other.
+    ``alert_rule`` and ``dedup_key`` exclude each other. Only services may set a ``dedup_key``.
     """
 
     model_config = ConfigDict(json_schema_extra={"not": json_schema.all_given("alertRule", "dedupKey")})
@@ -45,6 +47,14 @@ class OpenIncident(Command):
         """
         if self.alert_rule is not None and self.dedup_key is not None:
             raise InvalidFields({"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
+
+    def require_submittable(self, *, by: CallerKind) -> None:
+        """Check that only services set a ``dedup_key``: a person could otherwise take over the key of a program.
+
+        :raises InvalidFields: if somebody else does.
+        """
+        if self.dedup_key is not None and by is not CallerKind.SERVICE:
+            raise InvalidFields({"dedupKey": [ONLY_FOR_SERVICES]})
 
 
 class SetStatus(Command):

@@ -44,7 +44,7 @@ class RawCommand(Command):
 class OpenIncident(Command):
     """Open an incident on ``projects``, given by their slugs.
 
-    If an incident with the same ``dedup_key`` is already open, it is returned instead.
+    If an incident with the same ``dedup_key`` is already open, it is returned instead. Only services may set one.
     """
 
     type: ClassVar[str] = "incident.open"
