@@ -274,6 +274,9 @@ OptionalTimestamp = Annotated[
     datetime | None, optional(timestamp), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
 ]
 IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(_INCIDENT_REFERENCE)]
+OptionalIncidentReference = Annotated[
+    str | None, optional(incident_reference), WithJsonSchema(json_schema.or_null(_INCIDENT_REFERENCE))
+]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),
