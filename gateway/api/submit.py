@@ -7,6 +7,7 @@ it are checked here. The worker decides everything that depends on the state of 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -119,7 +120,7 @@ def validate_command(
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
     command.require_consistency()
-    command.require_submittable(by=context.actor.kind)
+    command.require_submittable(by=context.actor.kind, at=datetime.now(UTC))
     return command
 
 

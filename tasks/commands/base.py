@@ -7,6 +7,7 @@ reused.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -44,12 +45,12 @@ class Command(BaseModel):
         :raises InvalidFields: if the fields contradict each other.
         """
 
-    def require_submittable(self, *, by: CallerKind) -> None:
-        """Check the rules that depend on who submits the command. By default, there are none.
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:
+        """Check the rules that depend on who submits the command, and when. By default, there are none.
 
         The gateway checks them once, before it accepts the command. A service that acts for a member is a service.
 
-        :raises InvalidFields: if this kind of caller may not submit the command with these values.
+        :raises InvalidFields: if this kind of caller may not submit these values, or not at this time.
         """
 
     def to_payload(self) -> str:

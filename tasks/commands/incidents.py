@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
@@ -17,6 +18,7 @@ from tasks.commands.fields import (
     OptionalTimestamp,
     Slugs,
     TextField,
+    future_errors,
     status_in,
 )
 
@@ -48,13 +50,18 @@ class OpenIncident(Command):
         if self.alert_rule is not None and self.dedup_key is not None:
             raise InvalidFields({"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
 
-    def require_submittable(self, *, by: CallerKind) -> None:
-        """Check that only services set a ``dedup_key``: a person could otherwise take over the key of a program.
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:
+        """Check that only services set a ``dedup_key``, and that the incident has not started in the future.
 
-        :raises InvalidFields: if somebody else does.
+        A person could otherwise take over the key of a program.
+
+        :raises InvalidFields: if one of the fields breaks its rule.
         """
+        errors = {} if self.date_started is None else future_errors("dateStarted", self.date_started, at=at)
         if self.dedup_key is not None and by is not CallerKind.SERVICE:
-            raise InvalidFields({"dedupKey": [ONLY_FOR_SERVICES]})
+            errors["dedupKey"] = [ONLY_FOR_SERVICES]
+        if errors:
+            raise InvalidFields(errors)
 
 
 class SetStatus(Command):

@@ -1,7 +1,8 @@
-"""Opening incidents over HTTP: who may set a deduplication key."""
+"""Opening incidents over HTTP: who may set a deduplication key, and when an incident may have started."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -37,3 +38,21 @@ def test_a_service_can_set_a_dedup_key(gateway: Gateway, busy_worker: Worker, he
 
 def test_a_null_dedup_key_counts_as_none(gateway: Gateway, busy_worker: Worker) -> None:
     assert gateway.post(INCIDENTS, OPENING | {"dedupKey": None}, by="dev-own").status_code == 201
+
+
+def test_an_incident_cannot_start_in_the_future(gateway: Gateway, ledger: Engine) -> None:
+    started = (datetime.now(UTC) + timedelta(minutes=11)).isoformat()
+    errors = {"dateStarted": ["This time is more than 10 minutes in the future."]}
+
+    response = gateway.post(INCIDENTS, OPENING | {"dateStarted": started}, by="dev-own")
+    with_key = gateway.post(INCIDENTS, OPENING | {"dateStarted": started, "dedupKey": "disk"}, by="dev-own")
+
+    assert (response.status_code, response.json()) == (400, errors)
+    assert (with_key.status_code, with_key.json()) == (400, errors | ONLY_FOR_SERVICES)
+    assert accepted_count(ledger) == 0
+
+
+def test_the_callers_clock_may_be_ahead_by_a_few_minutes(gateway: Gateway, busy_worker: Worker) -> None:
+    started = (datetime.now(UTC) + timedelta(minutes=9)).isoformat()
+
+    assert gateway.post(INCIDENTS, OPENING | {"dateStarted": started}, by="dev-own").status_code == 201
