@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic_core import PydanticCustomError
+
 from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
 from gateway.api.context import RequestContext
-from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command
+from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command, with_condition
 from gateway.http.parsing import (
     BODY_LIMIT_BYTES,
+    if_version,
     is_idempotency_key,
     json_size,
     parse_idempotency_key,
@@ -43,11 +46,12 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command in the list. ``key`` is its own idempotency key."""
+    """One command in the list. ``key`` is its own idempotency key, and ``version`` the version that it requires."""
 
     entry: CatalogEntry
     command: Command
     key: str | None = None
+    version: int | None = None
 
 
 async def submit_commands(context: RequestContext) -> HttpResponse:
@@ -153,17 +157,25 @@ def _validate_item(context: RequestContext, source: JSON) -> BulkItem:
     if entry is None:
         raise InvalidFields({"type": [_type_error(source)]})
     known = _ITEM_FIELDS | entry.command_class.wire_fields()
+    if entry.is_conditional:
+        known |= {"ifVersion"}
     errors: dict[str, Any] = {name: ["Unknown field."] for name in source if name not in known}
     key = source.get("idempotencyKey")
     if "idempotencyKey" in source and not is_idempotency_key(key):
         errors["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
+    version = None
+    if "ifVersion" in source and entry.is_conditional:
+        try:
+            version = if_version(source["ifVersion"])
+        except PydanticCustomError as error:
+            errors["ifVersion"] = [error.message()]
     try:
         command = validate_command(context, entry.command_class, source, STRICT_CONTEXT)
     except InvalidFields as invalid:
         raise InvalidFields(invalid.body | errors) from None
     if errors:
         raise InvalidFields(errors)
-    return BulkItem(entry, command, key)
+    return BulkItem(entry, command, key, version)
 
 
 def _type_error(source: Mapping[str, JSON]) -> str:
@@ -201,7 +213,8 @@ def _make_submission(
         indexes.append(len(rows))
         if item.key is not None:
             keys[item.key] = IdempotencyKey(item.key, digest, (len(rows),))
-        rows.append(ledger_row(context, item.entry, item.command, lane=Lane.BULK))
+        row = ledger_row(context, item.entry, item.command, lane=Lane.BULK)
+        rows.append(with_condition(row, None if item.version is None else (item.version,)))
     if header_key is not None:
         if header_key in keys:
             raise IdempotencyKeyReused

@@ -6,6 +6,7 @@ it are checked here. The worker decides everything that depends on the state of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from gateway.api.command_response import command_response
 from gateway.api.context import RequestContext
 from gateway.http.json_digest import json_digest
 from gateway.http.parsing import (
-    expected_version,
+    expected_versions,
     parse_idempotency_key,
     parse_if_match,
     require_object,
@@ -34,7 +35,7 @@ from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit
 from models.refusals import InvalidFields, Refusal
 from models.types import JSON
-from tasks.commands.base import Command
+from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
 from tasks.commands.fields import errors_by_field
 
@@ -89,7 +90,7 @@ async def submit_command(
         raise
     row = ledger_row(context, entry, command, lane=entry.lane)
     if entry.is_conditional:
-        row = row._replace(expected_version=expected_version(condition))
+        row = with_condition(row, expected_versions(condition))
     keys: tuple[IdempotencyKey, ...] = ()
     if key is not None:
         keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
@@ -143,6 +144,16 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
         incident=subject.number,
         payload_version=command.payload_version,
     )
+
+
+def with_condition(row: NewCommand, versions: Sequence[int] | None) -> NewCommand:
+    """Return the row of a command that is applied only if its resource has one of the versions (``None``: any)."""
+    if versions is None:
+        return row
+    if len(versions) == 1:
+        return row._replace(expected_version=versions[0])
+    payload = json.loads(row.payload) | {EXPECTED_VERSIONS: list(versions)}
+    return row._replace(expected_version=max(versions), payload=json.dumps(payload))
 
 
 def request_digest(context: RequestContext, condition: str | None, exact_body: JSON) -> str:

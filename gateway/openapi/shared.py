@@ -164,8 +164,8 @@ HEADER_PARAMETERS: Final = {
     ),
     "If-Match": _header(
         "If-Match",
-        '*, "<version>" or an ETag: the version that the caller changes.',
-        pattern=r'^(\*|"[0-9]{1,19}(-[!#-~]*)?")$',
+        '*, "<version>" or an ETag, or a list of them: the versions that the caller may change.',
+        pattern=r'^(\*|[ \t,]*(W/)?"[!#-~]*"([ \t]*,[ \t,]*(W/)?"[!#-~]*")*[ \t,]*)$',
         examples=["*", '"3"'],
     ),
     "If-None-Match": _header("If-None-Match", "ETags that the caller already has."),

@@ -8,12 +8,15 @@ reused.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from models.enums import CallerKind
 from tasks.commands.fields import OBJECT_ERRORS_KEY
+
+EXPECTED_VERSIONS: Final = "expected_versions"
+"""The key in a payload, beside the fields, of the list of allowed versions of the resource, if it has several."""
 
 
 class Command(BaseModel):

@@ -170,9 +170,13 @@ def test_a_body_without_a_content_type_is_parsed_as_json(gateway: Gateway) -> No
 
 
 @pytest.mark.parametrize(
-    ("tag", "status"), [("*", 202), ('"3"', 202), ('"3-ab12"', 202), ("3", 400), ('W/"3"', 400), ('"x"', 400)]
+    ("tag", "status"),
+    [
+        *((tag, 202) for tag in ("*", '"3"', '"3-ab12"', 'W/"3"', '"x"', '""', '"1", W/"2"', ', "1" ,, "2",')),
+        *((tag, 400) for tag in ("3", 'w/"3"', '"1" "2"', '"1", *', "", '"1', '"a b"')),
+    ],
 )
-def test_if_match_is_parsed_strictly(gateway: Gateway, tag: str, status: int) -> None:
+def test_if_match_is_star_or_a_list_of_tags(gateway: Gateway, tag: str, status: int) -> None:
     assert gateway.post(COMMENTS, A_COMMENT, If_Match=tag, Prefer="respond-async").status_code == status
 
 
