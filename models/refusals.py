@@ -9,10 +9,10 @@ command is retried and, if the last attempt fails, becomes dead.
     ├── Forbidden 403             ├── StaleVersion 412
     ├── NotFound 404              ├── BodyTooLarge 413
     ├── MethodNotAllowed 405      ├── UnsupportedMediaType 415
-    ├── Gone 410                  ├── IdempotencyKeyReused 422
-    ├── MalformedRequest 400      ├── TooManyRequests 429
-    ├── InvalidFields 400         └── Unavailable 503
-    ├── StringRefusal 400
+    ├── Gone 410                  ├── UnsupportedContentCoding 415
+    ├── MalformedRequest 400      ├── IdempotencyKeyReused 422
+    ├── InvalidFields 400         ├── TooManyRequests 429
+    ├── StringRefusal 400         └── Unavailable 503
     └── ListRefusal 400
 """
 
@@ -168,6 +168,20 @@ class UnsupportedMediaType(Refusal):
 
     def __init__(self, media_type: str) -> None:
         super().__init__({"detail": f'Unsupported media type "{media_type}" in request.'})
+
+
+class UnsupportedContentCoding(Refusal):
+    """415: the request body is compressed or otherwise encoded."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__({"detail": "Send the body without Content-Encoding."})
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The ``Accept-Encoding`` header, which tells the cause from an unsupported media type (RFC 9110 §15.5.16)."""
+        return {"Accept-Encoding": "identity"}
 
 
 class IdempotencyKeyReused(Refusal):

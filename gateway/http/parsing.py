@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
-from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, Unauthenticated, UnsupportedMediaType
+from models.refusals import (
+    BodyTooLarge,
+    InvalidFields,
+    MalformedRequest,
+    Unauthenticated,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
+)
 from models.types import JSON, MAX_ID
 from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, integer, not_an_object
 
@@ -175,6 +182,16 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
         if len(body) > limit:
             raise BodyTooLarge(limit)
     return body
+
+
+def require_identity_coding(headers: Headers) -> None:
+    """Require a body without ``Content-Encoding``, or with ``identity``.
+
+    :raises UnsupportedContentCoding: if the body has any other coding.
+    """
+    codings = (headers.joined(b"content-encoding") or "").split(",")
+    if any(each.strip().lower() not in ("", "identity") for each in codings):
+        raise UnsupportedContentCoding
 
 
 def require_json_type(headers: Headers) -> None:

@@ -97,6 +97,7 @@ INVALID_HEADER_VALUES: Final[dict[bytes, list[bytes]]] = {
         b"application/x-www-form-urlencoded",
         b"multipart/form-data",
     ],
+    b"Content-Encoding": [b"gzip", b"identity, br", b"\xff"],
     b"Authorization": [OWNER],
 }
 INVALID_HEADERS: Final[list[list[Header]]] = [
@@ -112,7 +113,7 @@ HARMLESS_VALUES: Final[dict[bytes, list[bytes]]] = {
     b"If-None-Match": [b"*", b"\xff,,,", b'W/"' + b"x" * 5_000 + b'"'],
     b"Last-Event-ID": [b"\xff", b"x" * 5_000],
     b"Accept-Encoding": [b"\xff"],
-    b"Content-Encoding": [b"gzip"],
+    b"Content-Encoding": [b"identity", b""],
     b"Cookie": [b"a=\xff; b" * 50],
     b"Forwarded": [b'for="_\xff"'],
     b"Range": [b"bytes=9-1"],
