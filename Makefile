@@ -83,6 +83,10 @@ migrate: setup ## migrate the schema to the latest revision
 bench: $(VENV)/.dev ## run the benchmark and write the results to bench/results
 	@$(BIN)/python -m bench.run
 
+bench-stress: $(VENV)/.dev ## compare with an older checkout under stress: make bench-stress BASE=../before
+	@test -n "$(BASE)" || { echo 'name the older checkout: make bench-stress BASE=../before' >&2; exit 2; }
+	@$(BIN)/python -m bench.stress "$(BASE)"
+
 lock: ## resolve all dependencies again (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv: install it, then try again" >&2; exit 1; }
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -115,4 +119,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin
 	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup run test test-fast coverage fuzz format types arrows docs check check-rest test-wheel migration migrate bench lock clean
+.PHONY: help setup run test test-fast coverage fuzz format types arrows docs check check-rest test-wheel migration migrate bench bench-stress lock clean

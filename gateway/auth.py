@@ -103,7 +103,7 @@ ORDER BY a.position
 
 
 class Authenticator:
-    """Looks up callers by their credentials, in batches."""
+    """Finds callers by their credentials, in batches."""
 
     def __init__(self, engine: AsyncEngine, *, timeout_seconds: float) -> None:
         # A single statement needs no explicit transaction.

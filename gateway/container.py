@@ -45,8 +45,8 @@ class Timeouts:
 class Container:
     """The objects that requests share.
 
-    Reads have their own connection pool, so slow reads do not delay commands. So have commands with idempotency keys,
-    so waiting for a key does not delay other commands.
+    Reads have their own connection pool, so slow reads do not delay commands. Commands with idempotency keys have
+    another one, so waiting for a key does not delay commands without keys.
     """
 
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:

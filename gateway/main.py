@@ -57,8 +57,8 @@ STOP_SECONDS: Final = 5
 NEW_OBJECTS_PER_COLLECTION: Final = 10_000
 """How many new objects start a garbage collection.
 
-64 requests in flight hold about 4,000, which Python's default of 700 would look at again and again: that took a tenth
-of the CPU time per accepted command. Reference counts free nearly all of them, because they form no cycles.
+64 requests in flight hold about 4,000, which at Python's default of 700 would be examined again and again: that took a
+tenth of the CPU time per accepted command. Reference counts free nearly all of them, because they form no cycles.
 """
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (

@@ -54,7 +54,7 @@ class Metrics:
         blocked.set_function(is_blocked)
 
     def count_accepted(self, types: Iterable[str]) -> None:
-        """Count accepted commands. ``types`` has the type of each."""
+        """Count accepted commands. ``types`` holds the type of each one."""
         for name in types:
             self._accepted.labels(name).inc()
 

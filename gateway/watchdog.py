@@ -1,4 +1,4 @@
-"""The probe by which the gateway's watchdog finds out whether the gateway still responds on its own port.
+"""The check by which the gateway's watchdog finds out whether the gateway still responds on its own port.
 
 A gateway stops responding if its event loop is blocked or has lost the listening socket. A health check would only
 report this. The watchdog (:mod:`tasks.watchdog`) ends the process, so that the supervisor restarts it.

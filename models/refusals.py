@@ -1,8 +1,8 @@
 """Refusals: one exception class for each kind of expected negative answer.
 
-A refusal is final. It carries the HTTP status and the JSON body that the caller receives, whether the gateway raises
-it before a command is accepted or the worker records it as the command's outcome. Any other exception is an error: the
-command is retried and, if the last attempt fails, becomes dead.
+A refusal is final. It carries the HTTP status and the JSON body that the caller receives, whether the gateway raises it
+before a command is accepted or the worker records it as the command's outcome. Any other exception is a fault: the
+command is retried and, after five failed attempts or five timeouts, becomes dead.
 
     Refusal
     ├── Unauthenticated 401       ├── Conflict 409
@@ -242,7 +242,7 @@ class TooManyRequests(Refusal):
 
 
 class Unavailable(Refusal):
-    """503: the database does not answer, or too many requests are waiting."""
+    """503: the database does not respond, an idempotency key is in use, or too many requests are waiting."""
 
     status = 503
 

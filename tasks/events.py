@@ -238,7 +238,7 @@ class TriggerResolved(TriggerFired):
 
 @dataclass(frozen=True, slots=True)
 class CommandDead(Event):
-    """A command failed on every attempt and is now a dead letter."""
+    """A command is now a dead letter. ``attempts`` is the sum of its failed attempts and timeouts."""
 
     type: ClassVar[str] = "command.dead"
 
@@ -247,7 +247,7 @@ class CommandDead(Event):
     error: str
 
     def data(self) -> dict[str, JSON]:
-        """Return the command's type, its number of attempts and its last error."""
+        """Return the command's type, its failed attempts plus timeouts, and its last error."""
         return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
 
 

@@ -59,9 +59,9 @@ class Watchdog:
         while not self._stopping.wait(rest):
             began = time.monotonic()
             failures = failures + 1 if self._check() else 0
-            # A check that waited until its time-out shortens the pause after it.
+            # A check that waited until its timeout shortens the pause after it.
             rest = max(0.0, self._pause - (time.monotonic() - began))
-            # Between the first failure and this one, the whole time-out has passed.
+            # Between the first failure and this one, the whole timeout has elapsed.
             if failures > CHECKS_PER_TIMEOUT and not self._stopping.is_set():
                 self._give_up()
                 return

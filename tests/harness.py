@@ -23,7 +23,7 @@ from workers.apply.applier import Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
 
 Remaining = Mapping[Lane, Sequence[str]]
-"""The subjects that an applier has not served when its time is up."""
+"""The subjects, by lane, that an applier has not served within its time limit."""
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Harness:
 
 
 def lock_subjects(connection: Connection, subjects: Sequence[str]) -> None:
-    """Lock subjects until the transaction ends, as a worker does that has their commands in hand."""
+    """Lock subjects until the transaction ends, as a worker does while it applies their commands."""
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))"
         " FROM unnest(%(subjects)s::text[]) AS s(subject)",

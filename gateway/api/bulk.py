@@ -77,7 +77,8 @@ async def submit_items(
 ) -> HttpResponse:
     """Submit validated commands.
 
-    If any of the items has a key of its own, the body's field ``commands`` is the list from which they were read.
+    If any item has a key of its own, the body must have a field ``commands`` with the list from which the items were
+    read.
 
     Return 202 with the commands, or 200 if the caller waited and all of them are finished.
 
@@ -117,7 +118,7 @@ def _parse_list(body: Mapping[str, JSON]) -> list[JSON]:
 
 
 def _require_permissions(context: RequestContext, sources: Sequence[JSON]) -> None:
-    # Each type of command needs the same permissions here as at its own endpoint. Unknown types are rejected later.
+    # Each type of command needs the same permissions here as at its own endpoint. Unknown types are refused later.
     named = (_entry_of(source) for source in sources if isinstance(source, dict))
     entries = {entry.command_class.name: entry for entry in named if entry is not None}.values()
     for entry in entries:

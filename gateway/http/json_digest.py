@@ -14,7 +14,7 @@ from typing import Final
 from models.types import JSON
 
 _LONGEST_INTEGER: Final = 20
-"""The largest number of digits with which an integer is written out. Ids have at most 19."""
+"""The largest number of digits of an integer that is represented as an ``int``. Ids have at most 19."""
 
 _LONGEST_EXPONENT: Final = 18
 """The largest number of digits in an exponent. No body is long enough for leading or trailing zeros to outweigh it."""

@@ -22,7 +22,7 @@ _TRACEPARENT: Final = re.compile(
 )
 _SCOPE_KEY: Final = "tocsin.request"
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Routes that probes and scrapers call every few seconds, and that are therefore logged at debug level."""
+"""Routes that health checks and scrapers call every few seconds, and that are therefore logged at debug level."""
 
 log = structlog.get_logger(__name__)
 

@@ -2,8 +2,8 @@
 
 Requests that arrive while a commit is in flight form the next batch. Requests with idempotency keys
 (:mod:`gateway.ledger.idempotency`) form batches of their own on connections of their own, because a key may be in use
-by a transaction that does not end, for example that of a gateway whose host was lost. Such a key costs only the
-requests that name it: the others in their batch are accepted without them.
+by a transaction that does not end, for example that of a gateway whose host was lost. Such a key affects only the
+requests that name it: the other requests in their batch are accepted without them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.batcher import Batcher
 from gateway.ledger.idempotency import (
     KeyGroups,
-    claim_keys,
     decide,
     find_keys_in_use,
     is_key_in_use,
     redirect_keys,
     release_keys,
+    store_keys,
 )
 from gateway.ledger.submission import AcceptedCommand, AcceptedCommands, Result, Submission
 from models.database.errors import is_transient, sqlstate
@@ -39,7 +39,7 @@ KEYED_BATCHES_IN_FLIGHT: Final = 2
 """How many batches with keys may be in flight. While one waits for a key in use, the other slot serves the rest."""
 
 ATTEMPTS: Final = 3
-"""How many times a batch is attempted if it fails with a deadlock, a lock time-out or a broken connection."""
+"""How many times a batch is attempted if it fails with a deadlock, a lock timeout or a broken connection."""
 
 _UNIQUE_VIOLATION: Final = "23505"
 _READ_COMMANDS: Final = "SELECT id, type, accepted_at, subject FROM commands WHERE id = ANY(%(ids)b::uuid[])"
@@ -93,7 +93,7 @@ class CommandAcceptor:
 
 
 _Acceptance = tuple[list[Result], list[NewCommand]]
-"""The submissions' results, in order, and the rows about which the workers are hinted."""
+"""The submissions' results, in order, and the rows for which hints are to be published."""
 
 
 class _LedgerWriter:
@@ -186,7 +186,7 @@ class _LedgerWriter:
 async def _accept_with_keys(
     connection: AsyncConnection, submissions: Sequence[Submission], *, is_retry: bool
 ) -> _Acceptance:
-    stored = await claim_keys(connection, submissions)
+    stored = await store_keys(connection, submissions)
     decisions = [decide(submission, stored) for submission in submissions]
     await release_keys(connection, decisions)
     await redirect_keys(connection, decisions)

@@ -1,4 +1,4 @@
-"""Idempotency keys: which submissions of a batch share keys, which keys are taken, and what that means for each one.
+"""Idempotency keys: which submissions share them, which are already stored, and what each submission gets.
 
 Keys are written in the same transaction as the commands that they cover, so that two gateways agree on which request
 came first. While a transaction is open, its keys are in use: whoever inserts one of them waits for the transaction.
@@ -21,7 +21,7 @@ from models.database.errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.messaging.command_ledger import NewCommand, idempotency_keys
 from models.refusals import IdempotencyKeyReused, Refusal
 
-PROBE_MILLISECONDS: Final = 2
+KEY_WAIT_MILLISECONDS: Final = 2
 """How long :func:`find_keys_in_use` waits for each submission's keys. The batch has already waited much longer."""
 
 _KEY_COLUMNS: Final = ("caller", "key", "request_hash", "command_ids")
@@ -40,7 +40,7 @@ _UPDATE_KEY: Final = (
 )
 # A block rather than statements with savepoints, which would cost three round trips for each submission. A block has no
 # parameters and no result, so settings carry them.
-_PROBE_KEYS: Final = """
+_INSERT_KEYS_SEPARATELY: Final = """
 DO $$
 DECLARE
     submission json;
@@ -91,7 +91,7 @@ class KeyGroups:
                 self.later.append(index)
 
 
-# --- claims ----------------------------------------------------------------------------------------------------
+# --- stored keys -----------------------------------------------------------------------------------------------
 
 
 class StoredKey(NamedTuple):
@@ -114,22 +114,22 @@ def is_key_in_use(error: DBAPIError) -> bool:
 async def find_keys_in_use(connection: AsyncConnection, submissions: Sequence[Submission]) -> set[int]:
     """Insert each submission's keys separately. Return the indexes of the submissions that have a key in use.
 
-    Of these submissions no key is inserted.
+    No key of these submissions is inserted.
     """
     rows = [[dict(zip(_KEY_COLUMNS, row, strict=True)) for row in _key_rows([each])] for each in submissions]
     # With the table locked, only a key can make the block wait.
     await connection.exec_driver_sql("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")
     await connection.exec_driver_sql(
         "SELECT set_config('lock_timeout', %(timeout)s, true), set_config('tocsin.submissions', %(rows)s, true)",
-        {"timeout": str(PROBE_MILLISECONDS), "rows": orjson.dumps(rows).decode()},
+        {"timeout": str(KEY_WAIT_MILLISECONDS), "rows": orjson.dumps(rows).decode()},
     )
-    await connection.exec_driver_sql(_PROBE_KEYS)
+    await connection.exec_driver_sql(_INSERT_KEYS_SEPARATELY)
     in_use = await connection.exec_driver_sql("SELECT current_setting('tocsin.in_use')")
     await connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
     return set(orjson.loads(in_use.scalar_one()))
 
 
-async def claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> StoredKeys:
+async def store_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> StoredKeys:
     """Insert the keys that do not exist yet, and return all the submissions' keys as they are now stored."""
     rows = _key_rows(submissions)
     if not rows:
@@ -160,8 +160,8 @@ def _key_rows(submissions: Iterable[Submission]) -> list[tuple[str, str, str, st
 class Decision:
     """The decision on one submission: which rows to insert and which ids to return, or which refusal to raise.
 
-    ``release`` holds the names of claimed keys to delete. ``redirect`` holds claimed keys that must
-    cover earlier commands instead of those for which they were claimed.
+    ``release`` holds the names of new keys to delete. ``redirect`` holds new keys that must cover earlier commands
+    instead of those with which they were inserted.
     """
 
     submission: Submission
@@ -180,31 +180,31 @@ class Decision:
 
 
 def decide(submission: Submission, stored: StoredKeys) -> Decision:
-    """Decide on a submission whose keys have been claimed. ``stored`` contains all of them."""
+    """Decide on a submission whose keys have been stored. ``stored`` contains all of them."""
     ids = [row.id for row in submission.rows]
     found = [(key, stored[submission.caller, key.name]) for key in submission.keys]
-    claimed = [key for key, known in found if set(known.ids) <= set(ids) and known.digest == key.digest]
-    earlier = [(key, known) for key, known in found if key not in claimed]
+    added = [key for key, known in found if set(known.ids) <= set(ids) and known.digest == key.digest]
+    earlier = [(key, known) for key, known in found if key not in added]
     if any(known.digest != key.digest for key, known in earlier):
-        return Decision(submission, refusal=IdempotencyKeyReused(), release=[key.name for key in claimed])
+        return Decision(submission, refusal=IdempotencyKeyReused(), release=[key.name for key in added])
     for key, known in earlier:
         for index, id_ in zip(key.indexes, known.ids, strict=True):
             ids[index] = id_
     rows = tuple(row for row, id_ in zip(submission.rows, ids, strict=True) if row.id == id_)
     # A new key must cover the earlier commands that are returned for its request.
-    redirect = [key for key in claimed if any(ids[index] != submission.rows[index].id for index in key.indexes)]
+    redirect = [key for key in added if any(ids[index] != submission.rows[index].id for index in key.indexes)]
     return Decision(submission, rows=rows, ids=tuple(ids), redirect=redirect)
 
 
 async def release_keys(connection: AsyncConnection, decisions: Sequence[Decision]) -> None:
-    """Delete the claimed keys of refused submissions."""
+    """Delete the new keys of refused submissions."""
     names = [(decision.submission.caller, name) for decision in decisions for name in decision.release]
     if names:
         await connection.exec_driver_sql(_DELETE_KEYS, _key_arrays(names))
 
 
 async def redirect_keys(connection: AsyncConnection, decisions: Sequence[Decision]) -> None:
-    """Store the ids of earlier commands with the claimed keys that must cover them."""
+    """Replace the command ids of the new keys that must cover earlier commands."""
     for decision in decisions:
         for key in decision.redirect:
             ids = [str(decision.ids[index]) for index in key.indexes]

@@ -30,8 +30,8 @@ from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.1
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
-"""While wake-ups arrive, only every fifth poll reads outcomes. Wake-ups count as arriving until five polls in a row
-have passed without one."""
+"""While wake-ups arrive, only every fifth poll reads outcomes. Wake-ups count as arriving until there have been five
+polls in a row without one."""
 
 log = structlog.get_logger(__name__)
 

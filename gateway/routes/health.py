@@ -1,4 +1,4 @@
-"""Routes for probes and scrapers: liveness, readiness, version and metrics."""
+"""Routes for health checks and scrapers: liveness, readiness, version and metrics."""
 
 from __future__ import annotations
 

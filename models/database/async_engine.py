@@ -18,7 +18,7 @@ GATEWAY_TIMEOUTS: Final = {
 }
 """PostgreSQL settings that limit how long a gateway's statements and transactions may take.
 
-If a gateway's host is lost, the server ends the open transactions after the last of them, and their locks with them.
+The last one lets the server end the open transactions of a gateway whose host is lost, and release their locks.
 """
 
 

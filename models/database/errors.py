@@ -59,7 +59,7 @@ def is_contention(error: BaseException) -> bool:
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Return whether the error is a statement that was cancelled because it took too long."""
+    """Return whether a statement was cancelled because it took too long."""
     return isinstance(error, DBAPIError) and sqlstate(error) == STATEMENT_CANCELLED
 
 

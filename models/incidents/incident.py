@@ -49,7 +49,7 @@ incidents = Table(
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
-    # Either of them determines the incident's subject.
+    # Whichever of the two is set determines the incident's subject.
     CheckConstraint("alert_rule_id IS NULL OR dedup_key IS NULL", name="one_subject"),
 )
 Index(

@@ -1,4 +1,4 @@
-"""Failed attempts to apply commands: retry delays, dead letters, and records of the batches in progress."""
+"""Failed attempts to apply commands: retry delays, dead letters, and records of the batches in flight."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5
 
 MAX_TIMEOUTS: Final = 5
 TIMEOUT_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 15, 60))
-"""The delays after a command has timed out, which may be the database's fault: they are longer. After the fifth time,
-the command is dead."""
+"""The delays after a command's first, second, third and fourth timeout. They are longer than those after failed
+attempts, because the database may be the cause. After the fifth, the command is dead."""
 
 in_flight_batches = Table(
     "batches_in_hand",
@@ -33,7 +33,7 @@ in_flight_batches = Table(
     timestamp_column("since"),
     # Not used since 0.2; kept for workers of 0.1.
     timestamp_column("server_started"),
-    # A batch that was interrupted by a crash of the database server is no attempt: the crash empties the table.
+    # A crash of the database server empties an unlogged table, so the batches that it interrupted count as no attempts.
     prefixes=["UNLOGGED"],
 )
 
@@ -55,8 +55,8 @@ class FailedCommand(NamedTuple):
     traceparent: str | None
 
     @property
-    def tries(self) -> int:
-        """How often a worker has tried to apply the command."""
+    def failures(self) -> int:
+        """The number of failed attempts plus timeouts."""
         return self.attempts + self.timeouts
 
     @property
@@ -86,8 +86,8 @@ _COUNT_TIMEOUTS: Final = _counting("timeouts")
 def count_attempts(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt for each command that is still waiting, and return these commands.
 
-    Each command is retried after a delay, or becomes dead after its last attempt. A command that is named more than
-    once has failed as often.
+    Each command is retried after a delay, or becomes dead after its last attempt. A command that is named several times
+    has failed that many times.
     """
     return _count(connection, _COUNT_ATTEMPTS, ids, error, most=MAX_ATTEMPTS, delays=RETRY_DELAYS)
 
@@ -95,7 +95,7 @@ def count_attempts(connection: Connection, ids: Sequence[UUID], *, error: str) -
 def count_timeouts(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a timeout for each command that is still waiting, and return these commands.
 
-    Timeouts are counted apart from failed attempts, with longer delays.
+    Timeouts are counted separately from failed attempts and have longer delays.
     """
     return _count(connection, _COUNT_TIMEOUTS, ids, error, most=MAX_TIMEOUTS, delays=TIMEOUT_DELAYS)
 
@@ -117,7 +117,7 @@ def _count(
 
 
 def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -> None:
-    """Let waiting commands wait for this long before their next attempt. Nothing is counted."""
+    """Postpone the next attempt of waiting commands by ``delay``. Nothing is counted against them."""
     connection.exec_driver_sql(
         f"UPDATE commands SET next_attempt_at = clock_timestamp() + %(delay)s"  # noqa: S608 - our own condition
         f" WHERE id = ANY(%(ids)s::uuid[]) AND {IS_WAITING}",
@@ -129,7 +129,7 @@ def postpone(connection: Connection, ids: Sequence[UUID], *, delay: timedelta) -
 
 
 def lock_worker(connection: Connection, worker: str) -> None:
-    """Lock the worker's record for as long as the session lasts, so that :func:`reap_orphaned` leaves it alone."""
+    """Take the worker's advisory lock until the session ends, so that :func:`reap_orphaned` skips its record."""
     connection.exec_driver_sql(
         "SELECT pg_advisory_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
     )
@@ -154,8 +154,8 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """Delete the records that other workers left unlocked, and return the ids of their commands.
 
     A worker's session holds its lock for as long as the process lives, so an unlocked record was left by a process that
-    died. Its commands are still waiting, unless the process had committed its batch. A command is returned as often as
-    it is recorded.
+    died. Its commands are still waiting, unless the process had committed its batch. A command that is in several
+    records is returned several times.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("

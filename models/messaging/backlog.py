@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import FROM_FLOOR, HEAD, look_for_subjects
+from models.messaging.claims import FROM_FLOOR, HEAD, scan_for_subjects
 from models.messaging.command_ledger import IS_DEFERRED, IS_WAITING
 
-# The heads of the subjects that a look has found. A look may begin behind a subject's first command.
+# Reads the first command of each subject that a scan has found, because the scan may have begun after it.
 _OVERDUE: Final = f"""
 SELECT head.lane, head.subject
 FROM unnest(%(subjects)s::text[]) AS s(subject) {HEAD}
@@ -28,7 +28,7 @@ ORDER BY c.next_attempt_at LIMIT %(most)s
 
 
 class OverdueSubjects(NamedTuple):
-    """The subjects that need a hint, each with its lane. ``after`` is where the next search continues: see ``Look``."""
+    """The subjects that need a hint, each with its lane. ``after`` is where the next scan continues, as in ``Scan``."""
 
     subjects: list[tuple[Lane, str]]
     after: int
@@ -37,13 +37,13 @@ class OverdueSubjects(NamedTuple):
 def find_overdue_subjects(
     connection: Connection, lane: Lane, *, older_than: float, after: int = 0, rows: int = 10_000, span: int = 50_000
 ) -> OverdueSubjects:
-    """Look at the next waiting commands of a lane, and return the subjects that need a hint.
+    """Scan a lane's next waiting commands, and return the subjects that need a hint.
 
     A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """
-    look = look_for_subjects(connection, {lane: after}, rows=rows, span=span)[lane]
-    found = connection.exec_driver_sql(_OVERDUE, {"subjects": look.subjects, "older": older_than})
-    return OverdueSubjects([(Lane(row.lane), row.subject) for row in found], look.after)
+    scan = scan_for_subjects(connection, {lane: after}, rows=rows, span=span)[lane]
+    found = connection.exec_driver_sql(_OVERDUE, {"subjects": scan.subjects, "older": older_than})
+    return OverdueSubjects([(Lane(row.lane), row.subject) for row in found], scan.after)
 
 
 def find_due_retries(connection: Connection, *, most: int = 1000) -> list[tuple[Lane, str]]:

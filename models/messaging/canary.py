@@ -156,7 +156,7 @@ def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> s
 
 
 def prune_canaries(connection: Connection) -> None:
-    """Delete old canaries, except the last one received on each queue."""
+    """Delete canaries older than ``RETENTION_HOURS``, except the last one received on each queue."""
     connection.exec_driver_sql(
         "DELETE FROM canaries old WHERE sent_at < clock_timestamp() - make_interval(hours => %(hours)s)"
         " AND (seen_at IS NULL OR EXISTS (SELECT FROM canaries newer WHERE newer.queue = old.queue"

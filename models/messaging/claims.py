@@ -1,13 +1,13 @@
 """Claims: how workers find, lock and read the commands that wait in the ledger.
 
-A worker first finds subjects that may have work: hints name them, and :func:`look_for_subjects` finds those whose hints
+A worker first finds subjects that may have work: hints name them, and :func:`scan_for_subjects` finds those whose hints
 were lost. It then locks subjects, and finally reads their commands in a later statement, because a statement's snapshot
 is older than the locks that it takes.
 
-The cost of each statement is bounded, whatever else is in the ledger: how many commands have passed, how many wait
-behind a subject that cannot go on, how old the oldest snapshot in the database is (a backup keeps the index entries of
-finished commands alive), and how old the planner's statistics are. docs/decisions/0028-fair-claims.md has the
-measurements.
+The cost of each statement is bounded. It does not grow with the number of finished commands, with the number of
+commands behind a subject that cannot proceed, with the age of the oldest snapshot in the database (a backup keeps the
+index entries of finished commands alive), or with the age of the planner's statistics.
+docs/decisions/0028-fair-claims.md has the measurements.
 """
 
 from __future__ import annotations
@@ -35,34 +35,35 @@ command_floor = Table(
 )
 
 FROM_FLOOR: Final = f"c.{IS_WAITING} AND c.seq >= (SELECT coalesce(max(seq), 0) FROM command_floor)"  # noqa: S608
-"""The SQL condition for waiting commands ``c``, which keeps a query from reading the index entries of finished ones."""
+"""The SQL condition for waiting commands ``c``. It starts at the floor, to skip the index entries of finished
+commands."""
 
 HEAD: Final = f"""
 CROSS JOIN LATERAL (
     SELECT * FROM commands c WHERE c.subject = s.subject AND {FROM_FLOOR} ORDER BY c.seq LIMIT 1
 ) AS head
 """  # noqa: S608 - our own condition
-"""Joins each subject ``s`` with its first waiting command. Subjects without one are left out."""
+"""The SQL join that adds its first waiting command to each subject ``s``. Subjects without one are left out."""
 
-ROWS_PER_LOOK: Final = 1_000
-SPAN_OF_LOOK: Final = 20_000
-"""How many values of ``seq`` a look covers at most: finished commands, too, may cost an index entry each."""
+ROWS_PER_SCAN: Final = 1_000
+SPAN_PER_SCAN: Final = 20_000
+"""The maximum number of values of ``seq`` that a scan covers, because finished commands may have index entries, too."""
 
 
 # --- find --------------------------------------------------------------------------------------------------------
 
 
-class Look(NamedTuple):
-    """The subjects that a look found, by their oldest command in it.
+class Scan(NamedTuple):
+    """The subjects that a scan found, in the order of their oldest commands within it.
 
-    ``after`` is the ``seq`` after which the next look continues, or 0 if this one has reached the end.
+    ``after`` is the ``seq`` after which the next scan continues, or 0 if this one has reached the end.
     """
 
     subjects: list[str]
     after: int
 
 
-_LOOK: Final = f"""
+_SCAN: Final = f"""
 SELECT l.lane, looked.subjects,
        CASE WHEN looked.rows >= %(rows)s THEN looked.last
             WHEN place.after + %(span)s < (SELECT max(seq) FROM commands) THEN place.after + %(span)s
@@ -84,26 +85,26 @@ CROSS JOIN LATERAL (
 """  # noqa: S608 - our own condition
 
 
-def look_for_subjects(
-    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_LOOK, span: int = SPAN_OF_LOOK
-) -> dict[Lane, Look]:
-    """Find the subjects of the next waiting commands of some lanes, in each after a ``seq``.
+def scan_for_subjects(
+    connection: Connection, after: Mapping[Lane, int], *, rows: int = ROWS_PER_SCAN, span: int = SPAN_PER_SCAN
+) -> dict[Lane, Scan]:
+    """Return the subjects of each lane's next waiting commands. ``after`` maps each lane to the ``seq`` to start after.
 
-    A look reads at most ``rows`` commands of a lane, and covers at most ``span`` values of ``seq``.
+    The scan of a lane reads at most ``rows`` commands, and covers at most ``span`` values of ``seq``.
     """
     parameters = {"lanes": [lane.value for lane in after], "after": list(after.values()), "rows": rows, "span": span}
-    found = connection.exec_driver_sql(_LOOK, parameters)
-    return {Lane(row.lane): Look(row.subjects, int(row.after)) for row in found}
+    found = connection.exec_driver_sql(_SCAN, parameters)
+    return {Lane(row.lane): Scan(row.subjects, int(row.after)) for row in found}
 
 
 # --- lock --------------------------------------------------------------------------------------------------------
 
 
 class Locked(NamedTuple):
-    """The subjects that were locked, and the number of offered subjects that were tried."""
+    """The subjects that were locked, and the number of offered subjects that were examined."""
 
     subjects: list[str]
-    tried: int
+    examined: int
 
 
 _LOCK: Final = f"""
@@ -122,8 +123,8 @@ LIMIT %(most)s
 def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types: Collection[str], most: int) -> Locked:
     """Lock up to ``most`` of the offered subjects, in their order, until the transaction ends.
 
-    Subjects are passed over if no command waits, if the first one is not due, if its type and payload version are not
-    known, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
+    A subject is skipped if it has no waiting command, if its first one is not due or has an unknown type or payload
+    version, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
     """
     if not offered:
         return Locked([], 0)
@@ -155,7 +156,7 @@ class ClaimedCommand(NamedTuple):
 
     @property
     def is_suspect(self) -> bool:
-        """Whether an earlier try failed. Then it is applied alone, because others might fail with it."""
+        """Whether the command has failed or timed out before, so that it must be applied alone."""
         return self.attempts > 0 or self.timeouts > 0
 
     @property
@@ -164,7 +165,7 @@ class ClaimedCommand(NamedTuple):
         return Trace(self.request_id, self.traceparent)
 
 
-# Dealt by turns: first the first command of each subject, then the second, and so on.
+# Round-robin: the first command of each subject, then the second of each, and so on.
 _READ: Final = f"""
 SELECT {", ".join(f"dealt.{name}" for name in ClaimedCommand._fields)},
        coalesce(dealt.next_attempt_at > now(), false)
@@ -184,10 +185,10 @@ LIMIT %(most)s
 def read_commands(
     connection: Connection, subjects: Mapping[str, int], *, known_types: Collection[str], most: int
 ) -> list[ClaimedCommand]:
-    """Read the first commands of locked subjects, at most ``most``, dealt by turns. Return them sorted by ``seq``.
+    """Return up to ``most`` of the locked subjects' first commands, selected round-robin and sorted by ``seq``.
 
-    ``subjects`` maps each subject to the maximum number of its commands. Each is read up to its first command that is
-    not due or of an unknown type.
+    ``subjects`` maps each subject to the maximum number of its commands. A subject is read only up to its first command
+    that is not due or has an unknown type or payload version.
     """
     result = connection.exec_driver_sql(
         _READ,
@@ -243,7 +244,7 @@ WHERE command_floor.seq < lowest.seq
 
 
 def propose_floor(connection: Connection) -> FloorCandidate:
-    """Return a floor for :func:`raise_floor`, which must be tried on the same connection.
+    """Return a candidate for :func:`raise_floor`, which must be called on the same connection.
 
     A command with a lower ``seq`` that this snapshot does not see belongs to a transaction that is still running: a
     transaction gets its id before it draws a ``seq`` (:data:`~models.messaging.command_ledger.ACCEPT_COMMANDS`).
@@ -257,7 +258,7 @@ def raise_floor(connection: Connection, candidate: FloorCandidate) -> bool:
 
     Return whether the floor was raised. It is not raised while a transaction that may have drawn a lower ``seq`` is
     still running. The connection must be the one that proposed the candidate: after a crash of the server, or a
-    failover, the candidate means nothing.
+    failover, the candidate is meaningless.
     """
     parameters = {"seq": candidate.seq, "xmax": candidate.xmax, "lanes": [lane.value for lane in Lane]}
     return bool(connection.exec_driver_sql(_RAISE_FLOOR, parameters).rowcount)

@@ -28,7 +28,7 @@ It is a literal, not a bound value: with a bound value, PostgreSQL's generic pla
 """
 
 IS_DEFERRED: Final = "next_attempt_at IS NOT NULL"
-"""The SQL condition for commands whose next attempt has a time."""
+"""The SQL condition for commands whose next attempt is scheduled."""
 
 commands = Table(
     "commands",
@@ -50,7 +50,7 @@ commands = Table(
     timestamp_column("accepted_at"),
     timestamp_column("finished_at", nullable=True),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
-    # How often its statements were cancelled, which is not an attempt. See models.messaging.attempts.
+    # The number of timeouts, which do not count as attempts: see models.messaging.attempts.
     Column("timeouts", SmallInteger, nullable=False, server_default="0"),
     Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
@@ -85,11 +85,11 @@ Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
 
 
 class NewCommand(NamedTuple):
-    """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies the one who may read the outcome.
+    """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies who may read the outcome.
 
     ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version. If
     ``incident`` is the identifier of an existing incident in the organization, the command gets that incident's subject
-    instead of ``subject``. ``payload_version`` is the version of the payload's form for this type.
+    instead of ``subject``. ``payload_version`` is the version of the type's payload format.
     """
 
     id: UUID
@@ -119,12 +119,12 @@ ACCEPT_COMMANDS: Final = insert_statement(
     "RETURNING id, accepted_at, subject",
     extra=(("incident", "bigint[]"),),
     computed=(("subject", _SUBJECT),),
-    # So that the transaction has an id before it draws the first seq: see models.messaging.claims.propose_floor.
+    # This gives the transaction an id before it draws its first seq: see models.messaging.claims.propose_floor.
     condition="pg_current_xact_id() IS NOT NULL",
 )
-"""The statement that inserts commands, and returns their subjects. Their ``seq`` increases in the order of the arrays.
+"""The statement that inserts commands and returns their subjects. Their ``seq`` increases in the order of the arrays.
 
-An incident's subject never changes, so it is looked up as the command is accepted.
+An incident's subject never changes, so it is read when the command is accepted.
 """
 
 

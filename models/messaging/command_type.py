@@ -1,10 +1,10 @@
-"""The text for a type of commands and a version of its payload, by which a worker knows what it can apply."""
+"""Versioned command types: a command's type and the version of its payload, which tell a worker if it can apply it."""
 
 from __future__ import annotations
 
 
 def versioned_type(type_: str, payload_version: int) -> str:
-    """Return the text for a type and a payload version.
+    """Return the text that identifies a command type in one version of its payload.
 
     >>> versioned_type("comment.post", 1)
     'comment.post/1'
@@ -13,5 +13,5 @@ def versioned_type(type_: str, payload_version: int) -> str:
 
 
 def versioned_type_sql(row: str) -> str:
-    """Return the SQL expression for the same text, of a command in this row."""
+    """Return the SQL expression for the versioned type of the command in ``row``."""
     return f"({row}.type || '/' || {row}.payload_version)"

@@ -143,8 +143,8 @@ def claim_events(
     """Lock up to ``subjects`` subjects with waiting events until the transaction ends, and return these events.
 
     The events are ordered by organization, subject and sequence, with at most ``per_subject`` events per subject.
-    ``after`` is the last subject of the previous round: every subject gets its turn, however many events of another one
-    are waiting. ``excluded`` holds the ids of events to skip.
+    ``after`` is the last subject of the previous round: every subject is served in turn, however many events of another
+    one are waiting. ``excluded`` holds the ids of events to skip.
 
     Locking and reading are two statements, as for commands, because the second statement's snapshot must be newer than
     the locks. A cursor ``id > last`` would miss events that are committed late, and SKIP LOCKED on rows would break the

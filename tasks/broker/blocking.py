@@ -2,9 +2,9 @@
 # mypy: disable-error-code="no-untyped-call"
 """Alarms of RabbitMQ: while it is low on memory or disk space, it reads nothing from connections that publish.
 
-It tells a connection so with ``connection.blocked``, but only once the connection has begun to publish. Until it sends
-``connection.unblocked``, anything sent stays in the sockets' buffers, and closing the connection takes nothing back:
-RabbitMQ still processes it after the alarm. The guarded transport logs both and keeps ``blocked_reason``.
+It announces this with ``connection.blocked``, but only to connections that have begun to publish. Until it sends
+``connection.unblocked``, anything sent stays in the sockets' buffers, and closing the connection does not withdraw it:
+RabbitMQ still processes it after the alarm. The guarded transport logs both announcements and keeps ``blocked_reason``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BrokerBlocked(Exception):
 
 
 def send_probe(channel: Any, **options: Any) -> None:
-    """Publish a message that no queue takes, so that RabbitMQ either confirms it or blocks the connection.
+    """Publish a message that reaches no queue, so that RabbitMQ either confirms it or blocks the connection.
 
     RabbitMQ blocks a connection before it reads the first message's body, so the body must not be empty.
     """
@@ -37,7 +37,7 @@ def send_probe(channel: Any, **options: Any) -> None:
 
 
 def process_incoming(connection: Connection) -> None:
-    """Process what RabbitMQ has sent without being asked. This also notices that it has closed the connection.
+    """Process the frames that RabbitMQ has sent on its own. This also detects that it has closed the connection.
 
     :raises Exception: the connection is closed.
     """
@@ -47,7 +47,7 @@ def process_incoming(connection: Connection) -> None:
 
 
 def blocked_reason(connection: Connection) -> str | None:
-    """Return why RabbitMQ blocks this connection, as far as it has said so, or ``None`` if it does not.
+    """Return why RabbitMQ blocks this connection, or ``None`` if it has not announced that it does.
 
     :raises Exception: the connection is closed.
     """
@@ -75,6 +75,6 @@ def find_alarm(connection: Connection) -> str | None:
         send_probe(channel, confirm_timeout=PROBE_SECONDS)
     reason: str | None = channel.connection.blocked_reason
     if reason is not None:
-        # An orderly end would wait for an answer.
+        # Closing it in an orderly way would wait for a response.
         connection.collect()
     return reason

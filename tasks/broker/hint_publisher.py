@@ -22,7 +22,7 @@ MAX_PENDING_SUBJECTS = 10_000
 publishes hints for the rest."""
 
 BLOCKED_POLL_SECONDS = 0.5
-"""How often a blocked connection is read."""
+"""How many seconds pass between two reads of a blocked connection."""
 
 log = structlog.get_logger(__name__)
 

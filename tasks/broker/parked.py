@@ -19,7 +19,7 @@ from tasks.broker.transport import PARKED
 
 
 class ParkedMessages(NamedTuple):
-    """The number of messages parked in ``queue``. ``newest`` says why the newest was rejected, where that is recorded.
+    """The number of messages parked in ``queue``. ``newest`` describes the newest one, if the broker records it.
 
     On RabbitMQ, the count includes messages whose delivery killed too many consumers.
     """

@@ -57,7 +57,7 @@ def notifier_queue(*, on_rabbitmq: bool) -> Queue:
 
 
 def service_queue(service: ServiceQueue, *, on_rabbitmq: bool) -> Queue:
-    """Return the queue of another service. If full, it drops the oldest events, so it never refuses one."""
+    """Return the queue of another service. If full, it drops the oldest events, so it never rejects one."""
     arguments = {"x-queue-type": "quorum", "x-max-length": MAX_EVENTS, "x-overflow": "drop-head"}
     return Queue(
         service.name,
@@ -91,7 +91,7 @@ def declare_service_queues(connection: Connection, queues: Iterable[ServiceQueue
     """Declare the queues of other services and bind them to the events exchange.
 
     A queue that exists keeps its arguments. A queue that the broker does not let us declare or bind is logged and
-    skipped, so that it does not keep the events from the others; its service catches up over HTTP.
+    skipped, so that the others still receive events; its service catches up over HTTP.
 
     :raises Exception: the connection failed.
     """
@@ -157,7 +157,7 @@ def topology_errors(connection: Connection, services: Iterable[ServiceQueue] = (
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:
-    # The exchange and the queue for dead letters come first, so that they exist when a queue rejects a message.
+    # The exchange and the queue for rejected messages come first, so that they exist when a queue rejects a message.
     # Valkey has neither: the transport parks rejected messages in a list.
     dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
     queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]

@@ -29,7 +29,7 @@ class Command(BaseModel):
 
     name: ClassVar[str]
     payload_version: ClassVar[int] = 1
-    """The version of the payload's form. Increase it if workers of the previous release would misread the payload."""
+    """The version of the payload's format. Increase it if workers of the previous release would misread the payload."""
     object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
     path_fields: ClassVar[frozenset[str]] = frozenset()
     """The wire names of the fields that can be set only by the URL path, not by a request body or a bulk item."""

@@ -1,4 +1,4 @@
-"""The catalog of commands: the class, the permissions and the subjects of each command."""
+"""The catalog of commands: the class, the permissions and the subject of each command."""
 
 from __future__ import annotations
 

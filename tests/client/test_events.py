@@ -103,7 +103,7 @@ def test_a_gateway_restart_neither_loses_nor_repeats_events(
         client = connect(proxy.url)
         follower = Follower(client.follow())
         eventually(lambda: broadcaster_of(old).stream_count)
-        # The gateway stops before the client has received any event. The next event must not be lost either.
+        # The gateway stops before the client has received any event. Even then, the next event must not be lost.
         old.stop()
         ids = [str(record_event(ledger, incident, "during the restart"))]
         with running_gateway(second) as new:

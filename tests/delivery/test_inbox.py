@@ -1,4 +1,4 @@
-"""A person's inbox item changes if a stronger reason is found later."""
+"""A person's inbox item is promoted if a stronger reason to notify the person is found later."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_a_later_mention_makes_a_read_item_unread_again(scene: Scene) -> None:
 
     assert scene.notified() == {ana: "mention"}
     assert scene.decisions() == {ana: ("delivered", "mention")}
-    raised = item_of(scene)
-    assert (raised.date_read, raised.event_id, raised.event_type) == (None, mention, Mentioned.type)
+    promoted = item_of(scene)
+    assert (promoted.date_read, promoted.event_id, promoted.event_type) == (None, mention, Mentioned.type)
 
 
-def test_a_later_mention_raises_an_unread_item(scene: Scene) -> None:
+def test_a_later_mention_promotes_an_unread_item(scene: Scene) -> None:
     ana, activity = a_notified_subscriber(scene)
 
     mention = publish_mention(scene, activity, ana)
@@ -34,7 +34,7 @@ def test_a_later_mention_raises_an_unread_item(scene: Scene) -> None:
     assert item_of(scene).event_id == mention
 
 
-def test_a_raised_item_looks_as_if_it_had_just_been_inserted(scene: Scene) -> None:
+def test_a_promoted_item_looks_as_if_it_had_just_been_inserted(scene: Scene) -> None:
     ana, activity = a_notified_subscriber(scene)
     before = item_of(scene)
     scene.post_comment()
@@ -43,11 +43,11 @@ def test_a_raised_item_looks_as_if_it_had_just_been_inserted(scene: Scene) -> No
 
     publish_mention(scene, activity, ana)
 
-    raised = item_of(scene, activity)
-    assert raised.id > newest
-    assert raised.date_created > before.date_created
-    assert int(raised.written_by) > int(before.written_by)
-    assert int(raised.written_after) > int(before.written_after)
+    promoted = item_of(scene, activity)
+    assert promoted.id > newest
+    assert promoted.date_created > before.date_created
+    assert int(promoted.written_by) > int(before.written_by)
+    assert int(promoted.written_after) > int(before.written_after)
 
 
 def test_a_repeated_mention_leaves_a_read_item_unchanged(scene: Scene) -> None:
@@ -84,7 +84,7 @@ def test_a_reason_that_changes_no_item_is_not_recorded_as_delivered(scene: Scene
     assert ana not in scene.decisions()
 
 
-def test_a_delivery_that_raises_an_item_corrects_an_earlier_decision(scene: Scene) -> None:
+def test_a_delivery_that_promotes_an_item_replaces_an_earlier_decision(scene: Scene) -> None:
     ana, activity = a_notified_subscriber(scene)
     execute(scene, "UPDATE notification_decisions SET rule = 'mention'")
 

@@ -59,7 +59,7 @@ def test_notifiers_of_different_organizations_do_not_wait_for_each_other(scene: 
     assert bo in scene.notified()
 
 
-def test_a_notifier_that_waits_in_vain_defers_no_event(scene: Scene) -> None:
+def test_a_notifier_whose_wait_for_the_lock_times_out_defers_no_event(scene: Scene) -> None:
     a_person_mentioned_on_two_incidents(scene)
     url = scene.engine.url.render_as_string(hide_password=False)
     impatient = make_engine(url, application="test", timeouts={"lock_timeout": "20ms"})
@@ -88,7 +88,7 @@ def a_person_mentioned_on_two_incidents(scene: Scene) -> int:
 
 @contextmanager
 def planning_elsewhere(scene: Scene) -> Iterator[tuple[Connection, Future[None]]]:
-    """Plan in a transaction that is still open, and in another one, which waits for it or has already ended."""
+    """Plan in a transaction that stays open, and in a second one, which waits for the first or has already ended."""
     with ThreadPoolExecutor() as threads, scene.engine.begin() as first:
         plan_one_subject(first)
         second = threads.submit(plan_in_own_transaction, scene)

@@ -32,8 +32,8 @@ def _method_frame(payload: bytes) -> bytes:
 class OutageProxy:
     """A TCP port that forwards to a virtual host of RabbitMQ.
 
-    ``url`` is its BROKER_URL. If ``block_on`` is set, the proxy blocks publishers once one of them has sent these bytes
-    and the broker has confirmed something sent before, and forwards neither the bytes nor anything after them until
+    ``url`` is its BROKER_URL. If ``block_on`` is set, the proxy blocks publishers as soon as one of them has sent these
+    bytes and the broker has confirmed an earlier message. It forwards neither the bytes nor anything after them until
     :meth:`unblock` is called.
     """
 
@@ -150,7 +150,7 @@ class OutageProxy:
                     before, data = data[:at], data[at:]
                     broker.write(before)
                     await broker.drain()
-                    # The client's probe, and at least one of its messages.
+                    # The broker has then confirmed the client's probe and at least one of its messages.
                     await self._confirmed_twice.wait()
                     self._block()
                 await self._may_forward.wait()

@@ -36,8 +36,8 @@ class Comment:
 class Incident:
     """An incident with its comments, status changes, subscribers, and the types of its events in order.
 
-    ``command`` is the index of the command that opened it. Its ``identifier`` is not predicted, because openings are
-    not ordered with each other; it is ``None`` until the real system has assigned it.
+    ``command`` is the index of the command that opened it. Its ``identifier`` is not predicted, because commands that
+    open incidents are not ordered with each other; it is ``None`` until the real system has assigned it.
     """
 
     command: int

@@ -53,7 +53,7 @@ def proxy(subscriber: Subscriber, rabbitmq: RabbitBroker) -> Iterator[OutageProx
 
 
 def transactions(engine: Engine) -> int:
-    """Return how many sessions of other processes and threads are inside a transaction without doing anything."""
+    """Return the number of sessions that are idle in a transaction."""
     with engine.connect() as connection:
         return int(
             connection.exec_driver_sql(

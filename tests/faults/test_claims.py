@@ -1,4 +1,4 @@
-"""Claims are fair and bounded: whatever waits, fails or has passed, nobody else waits for it."""
+"""Claims are fair, and their cost is bounded, whatever else waits, fails or has finished in the ledger."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def apply_one_batch(harness: Harness, monkeypatch: pytest.MonkeyPatch, *hinted: 
     return [id_ for result in harness.results for id_ in result.finished], handed_over[0] if handed_over else {}
 
 
-# --- turns -------------------------------------------------------------------------------------------------------
+# --- round-robin -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hint_arrives", [True, False])
-def test_a_single_command_is_in_the_first_batch_however_much_bulk_waits(
+def test_a_single_command_is_in_the_first_batch_however_many_bulk_commands_wait(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch, *, hint_arrives: bool
 ) -> None:
     insert_incidents(harness, acme, 150)
@@ -88,7 +88,7 @@ def test_a_single_command_is_in_the_first_batch_however_much_bulk_waits(
     assert len(finished) == 200
 
 
-def test_a_batch_takes_commands_of_each_subject_by_turns(
+def test_a_batch_takes_commands_from_the_subjects_in_turn(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert_incidents(harness, acme, 3)
@@ -109,7 +109,7 @@ def finished_of(ids: list[UUID], finished: list[UUID]) -> list[UUID]:
     return [id_ for id_ in ids if id_ in set(finished)]
 
 
-def test_hinted_subjects_for_which_there_was_no_time_are_handed_over(
+def test_hinted_subjects_that_were_not_served_in_time_are_handed_over(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert_incidents(harness, acme, 300)
@@ -142,10 +142,10 @@ def waiting(harness: Harness) -> int:
         return int(connection.execute(text("SELECT count(*) FROM commands WHERE state = 'accepted'")).scalar_one())
 
 
-# --- subjects that cannot go on -----------------------------------------------------------------------------------
+# --- subjects that cannot proceed --------------------------------------------------------------------------------
 
 
-def test_a_deferred_subject_with_a_long_backlog_delays_nobody(harness: Harness, acme: Acme) -> None:
+def test_a_deferred_subject_with_a_long_backlog_delays_no_other_subject(harness: Harness, acme: Acme) -> None:
     insert_incidents(harness, acme, 201)
     insert_backlog(harness, acme, 1500, incidents=1)
     with harness.engine.begin() as connection:
@@ -161,7 +161,7 @@ def test_a_deferred_subject_with_a_long_backlog_delays_nobody(harness: Harness, 
     assert waiting(harness) == 1500
 
 
-def test_subjects_in_another_workers_hand_delay_nobody(harness: Harness, acme: Acme) -> None:
+def test_subjects_locked_by_another_worker_delay_no_other_subject(harness: Harness, acme: Acme) -> None:
     insert_incidents(harness, acme, 300)
     insert_backlog(harness, acme, 300, incidents=300)
     last = [subject(acme, identifier) for identifier in range(FIRST, FIRST + 300)]
@@ -196,7 +196,7 @@ def test_a_command_of_an_unknown_type_or_payload_version_waits_and_nothing_is_co
     assert states(harness, [newer, behind]) == ["applied", "applied"]
 
 
-def test_a_command_of_an_unknown_type_ends_what_is_read_of_its_subject(harness: Harness, acme: Acme) -> None:
+def test_commands_behind_one_of_an_unknown_type_wait_but_earlier_ones_are_applied(harness: Harness, acme: Acme) -> None:
     ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(3)]
     with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == ids[1]).values(type="comment.pin"))
@@ -220,7 +220,7 @@ def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]
     known = list(KNOWN_TYPES)
     lane = Lane.COMMANDS.value
     return {
-        "look": buffers(connection, claims._LOOK, {"lanes": [lane], "after": [0], "rows": 1000, "span": 20_000}),
+        "scan": buffers(connection, claims._SCAN, {"lanes": [lane], "after": [0], "rows": 1000, "span": 20_000}),
         "lock": buffers(connection, claims._LOCK, {"subjects": subjects, "known": known, "most": 128}),
         "read": buffers(
             connection,
@@ -232,7 +232,7 @@ def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]
     }
 
 
-def test_claims_are_cheap_with_the_statistics_of_an_empty_queue(harness: Harness, acme: Acme) -> None:
+def test_claims_read_few_buffers_with_the_statistics_of_an_empty_queue(harness: Harness, acme: Acme) -> None:
     with harness.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE commands")
     insert_backlog(harness, acme, 20_000, incidents=2_000, lane=Lane.COMMANDS)
@@ -241,15 +241,15 @@ def test_claims_are_cheap_with_the_statistics_of_an_empty_queue(harness: Harness
     with harness.engine.begin() as connection:
         read = claim_buffers(connection, subjects)
 
-    # 64 subjects: an index of three or four levels and one row each; the look reads 1,000 rows.
-    assert read["look"] < 1_500
+    # 64 subjects: an index of three or four levels and one row each; the scan reads 1,000 rows.
+    assert read["scan"] < 1_500
     assert read["lock"] < 10 * 64
     assert read["read"] < 20 * 64
     assert read["sweep"] < 10 * 64
     assert read["retries"] < 100
 
 
-def test_finished_commands_cost_nothing_while_an_old_snapshot_is_open(harness: Harness, acme: Acme) -> None:
+def test_claims_read_few_buffers_while_an_old_snapshot_keeps_finished_commands(harness: Harness, acme: Acme) -> None:
     insert_incidents(harness, acme, 1)
     with harness.engine.connect() as backup:
         backup.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -263,7 +263,7 @@ def test_finished_commands_cost_nothing_while_an_old_snapshot_is_open(harness: H
         with harness.engine.begin() as connection:
             read = claim_buffers(connection, [subject(acme, FIRST + number) for number in range(64)])
 
-    assert read["look"] < 300
+    assert read["scan"] < 300
     assert read["lock"] < 10 * 64
     assert read["read"] < 10 * 64
     assert read["sweep"] < 10 * 64
@@ -277,8 +277,8 @@ def raise_floor(engine: Engine) -> bool:
 # --- the floor ---------------------------------------------------------------------------------------------------
 
 
-def look(connection: Connection, *, after: int = 0, rows: int = 1000) -> claims.Look:
-    return claims.look_for_subjects(connection, {Lane.COMMANDS: after}, rows=rows)[Lane.COMMANDS]
+def scan(connection: Connection, *, after: int = 0, rows: int = 1000) -> claims.Scan:
+    return claims.scan_for_subjects(connection, {Lane.COMMANDS: after}, rows=rows)[Lane.COMMANDS]
 
 
 def floor(connection: Connection) -> int:
@@ -315,33 +315,33 @@ def test_a_command_that_is_committed_late_is_not_lost_below_the_floor(harness: H
     assert (raised_meanwhile, raised_later) == (False, True)
     with harness.engine.begin() as connection:
         assert floor(connection) == seq_of(connection, late)
-        assert look(connection).subjects == ["late"]
+        assert scan(connection).subjects == ["late"]
 
 
-def test_a_transaction_has_an_id_before_its_first_command_has_a_number(harness: Harness) -> None:
+def test_a_transaction_has_an_id_before_its_first_command_gets_a_seq(harness: Harness) -> None:
     with harness.engine.begin() as connection:
-        # Drawing a number may need an id by itself, but only for one of 32 numbers.
+        # Drawing a seq may itself assign an id to the transaction, but only for one in 32 values.
         an_accepted_command(connection)
     with harness.engine.begin() as connection:
         connection.exec_driver_sql(
-            "CREATE FUNCTION refuse_without_id() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN"
+            "CREATE FUNCTION reject_without_id() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN"
             "  IF pg_current_xact_id_if_assigned() IS NULL THEN RAISE 'the transaction has no id yet'; END IF;"
             "  RETURN 1; END $$"
         )
-        connection.exec_driver_sql("ALTER TABLE commands ALTER COLUMN timeouts SET DEFAULT refuse_without_id()")
+        connection.exec_driver_sql("ALTER TABLE commands ALTER COLUMN timeouts SET DEFAULT reject_without_id()")
 
     with harness.engine.begin() as connection:
         an_accepted_command(connection)
 
 
-def test_a_look_goes_on_where_the_last_one_ended_and_then_from_the_start(harness: Harness) -> None:
+def test_a_scan_continues_where_the_last_one_ended_and_then_from_the_start(harness: Harness) -> None:
     with harness.engine.begin() as connection:
         for name in "abcde":
             an_accepted_command(connection, subject=name)
 
-        first = look(connection, rows=2)
-        second = look(connection, after=first.after, rows=2)
-        third = look(connection, after=second.after, rows=2)
+        first = scan(connection, rows=2)
+        second = scan(connection, after=first.after, rows=2)
+        third = scan(connection, after=second.after, rows=2)
 
     assert [first.subjects, second.subjects, third.subjects] == [["a", "b"], ["c", "d"], ["e"]]
     assert first.after < second.after

@@ -1,4 +1,4 @@
-"""Every fault is counted against the command that caused it, and none against the innocent."""
+"""Every fault is counted against the command that caused it, and against no other command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def acme(harness: Harness) -> Acme:
 
 
 def make_slow(harness: Harness, comment: str, *, seconds: float = 30) -> None:
-    """Let the statement that writes this comment take some time."""
+    """Make the statement that writes this comment take this long."""
     with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE FUNCTION sleep_a_while() RETURNS trigger LANGUAGE plpgsql AS"
@@ -74,7 +74,7 @@ def test_a_command_that_times_out_five_times_is_dead_and_its_neighbours_are_appl
     assert [counts(harness, id_) for id_ in (before, behind)] == [(1, 0), (1, 0)]
 
 
-def test_a_command_that_timed_out_waits_before_its_next_try(harness: Harness, acme: Acme) -> None:
+def test_a_command_that_timed_out_waits_before_its_next_attempt(harness: Harness, acme: Acme) -> None:
     make_slow(harness, "slow")
     slow = harness.accept(a_comment_command("slow"), **acme.by("mem"))
 
@@ -85,7 +85,7 @@ def test_a_command_that_timed_out_waits_before_its_next_try(harness: Harness, ac
     assert harness.ledger_row(slow)["next_attempt_at"] is not None
 
 
-def test_a_lock_of_somebody_else_is_never_counted(harness: Harness, acme: Acme) -> None:
+def test_waiting_for_another_transactions_lock_is_never_counted(harness: Harness, acme: Acme) -> None:
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
 
     with harness.engine.begin() as somebody_else:
@@ -102,7 +102,7 @@ def test_a_lock_of_somebody_else_is_never_counted(harness: Harness, acme: Acme) 
 
 @contextmanager
 def soft_time_limit(seconds: float) -> Iterator[None]:
-    """Raise Celery's exception for the soft time limit in this thread after this time, as a signal handler does."""
+    """Raise Celery's exception for the soft time limit in this thread after ``seconds``, as a signal handler does."""
 
     def strike(*_: Any) -> None:
         raise SoftTimeLimitExceeded
@@ -116,7 +116,9 @@ def soft_time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def test_a_soft_time_limit_within_a_statement_is_counted(harness: Harness, acme: Acme) -> None:
+def test_a_soft_time_limit_within_a_statement_is_counted_and_cancels_the_statement(
+    harness: Harness, acme: Acme
+) -> None:
     make_slow(harness, "slow")
     slow = harness.accept(a_comment_command("slow"), **acme.by("mem"))
     other = harness.accept(a_comment_command(incident="1"), **acme.by("mem"))
@@ -125,13 +127,13 @@ def test_a_soft_time_limit_within_a_statement_is_counted(harness: Harness, acme:
         drain(harness)
     counted = counts(harness, slow), states(harness, [slow])
     with harness.engine.connect() as connection:
-        in_hand = connection.execute(text("SELECT count(*) FROM batches_in_hand")).scalar_one()
+        recorded = connection.execute(text("SELECT count(*) FROM batches_in_hand")).scalar_one()
         running = connection.execute(
             text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         ).scalar_one()
 
     assert counted == ((0, 1), ["accepted"])
-    assert in_hand == 0
+    assert recorded == 0
     assert running == 0
     assert states(harness, [other]) == ["accepted"]
 
@@ -174,7 +176,7 @@ def test_a_batch_that_fails_after_its_time_is_up_still_makes_progress(
 
 
 @pytest.mark.parametrize("payload", [{"incident": 2, "comment": "x"}, {}, {"incident": None}, {"dedup_key": ["x"]}])
-def test_a_payload_that_no_release_writes_stops_nobody_and_is_counted(
+def test_an_unreadable_payload_counts_as_a_failed_attempt_and_stops_no_other_command(
     harness: Harness, acme: Acme, payload: dict[str, Any]
 ) -> None:
     odd = harness.accept(a_comment_command("odd", incident="7"), **acme.by("mem"))
@@ -189,7 +191,7 @@ def test_a_payload_that_no_release_writes_stops_nobody_and_is_counted(
     assert row["attempts"] == 1
 
 
-# --- workers that die, and that do not ---------------------------------------------------------------------------
+# --- dead and living workers -------------------------------------------------------------------------------------
 
 
 def in_flight(harness: Harness, worker: str) -> InFlightBatch:
@@ -215,7 +217,7 @@ def counts_deaths(harness: Harness, worker: str) -> list[UUID]:
         return [command.id for command in fail_orphaned(connection, worker)]
 
 
-def test_a_failed_batch_of_a_living_worker_is_not_counted_as_its_death(harness: Harness, acme: Acme) -> None:
+def test_a_failed_batch_of_a_living_worker_is_not_counted_as_the_workers_death(harness: Harness, acme: Acme) -> None:
     """PostgreSQL releases the locks of a transaction at its error, not at the ROLLBACK that follows."""
     make_slow(harness, "slow", seconds=1)
     ids = [harness.accept(a_comment_command(comment), **acme.by("mem")) for comment in ("slow", "fast")]
@@ -249,17 +251,17 @@ def test_a_command_that_killed_two_workers_has_failed_twice(harness: Harness, ac
     assert failed.attempts == 2
 
 
-def test_a_crash_of_the_database_server_is_not_counted(harness: Harness) -> None:
+def test_the_table_of_batches_in_flight_is_unlogged(harness: Harness) -> None:
     with harness.engine.connect() as connection:
         persistence = connection.execute(
             text("SELECT relpersistence FROM pg_class WHERE relname = 'batches_in_hand'")
         ).scalar_one()
 
-    # The recovery from a crash empties unlogged tables.
+    # Recovery from a crash of the server empties unlogged tables, so no batch that it interrupted is counted.
     assert persistence == "u"
 
 
-def test_whatever_is_wrong_with_a_dead_workers_commands_stops_no_living_worker(
+def test_an_error_in_handling_a_dead_workers_commands_stops_no_other_worker(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
@@ -274,7 +276,7 @@ def test_whatever_is_wrong_with_a_dead_workers_commands_stops_no_living_worker(
     assert states(harness, [id_]) == ["applied"]
 
 
-def test_a_dead_command_that_is_put_back_can_die_again(harness: Harness, acme: Acme) -> None:
+def test_a_dead_command_that_is_put_back_by_hand_can_die_again(harness: Harness, acme: Acme) -> None:
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
 
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Every process that publishes hints, run as in production, publishes hints that a worker admits."""
+"""Every process that publishes hints, run as in production, publishes hints that a worker accepts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.apply.applier import DRAIN_SECONDS
 from workers.apply.limits import COMMANDS_PER_SUBJECT
 
 
-def test_a_worker_admits_the_hint_that_a_gateway_publishes(
+def test_a_worker_accepts_the_hint_that_a_gateway_publishes(
     harness: Harness, acme: Acme, broker: Broker, worker: HintWorker, tmp_path: Path
 ) -> None:
     [port] = free_ports(1)
@@ -44,7 +44,7 @@ def test_a_worker_admits_the_hint_that_a_gateway_publishes(
     assert broker.parked_count() == 0
 
 
-def test_a_worker_admits_the_hints_that_a_relay_publishes(
+def test_a_worker_accepts_the_hints_that_a_relay_publishes(
     harness: Harness, broker: Broker, worker: HintWorker, tmp_path: Path
 ) -> None:
     with harness.engine.begin() as connection:
@@ -57,7 +57,7 @@ def test_a_worker_admits_the_hints_that_a_relay_publishes(
     assert broker.parked_count() == 0
 
 
-def test_a_worker_admits_the_hint_that_a_notifier_publishes(
+def test_a_worker_accepts_the_hint_that_a_notifier_publishes(
     harness: Harness, acme: Acme, broker: Broker, worker: HintWorker, tmp_path: Path
 ) -> None:
     organization = acme.organizations["acme"]
@@ -73,7 +73,7 @@ def test_a_worker_admits_the_hint_that_a_notifier_publishes(
     assert broker.parked_count() == 0
 
 
-def test_a_worker_admits_the_hints_with_which_its_child_requests_its_continuation(
+def test_a_worker_accepts_the_hints_with_which_its_child_requests_another_task(
     harness: Harness, acme: Acme, broker: Broker, publisher: HintPublisher, tmp_path: Path
 ) -> None:
     with harness.engine.begin() as connection:

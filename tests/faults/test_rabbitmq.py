@@ -21,7 +21,7 @@ from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
 from workers.relay.event_bus import BusMessage, EventBus, PublishResult
-from workers.relay.relay import RefusedEvents, Relay
+from workers.relay.relay import RejectedEvents, Relay
 from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -195,11 +195,11 @@ def test_a_full_queue_does_not_block_events_for_other_queues(database: Database,
         eventually(lambda: received() == [[1, 2]] * 150)
 
 
-def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
+def test_events_rejected_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
-    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, rejected_events=RejectedEvents(delays_seconds=(0, 0)))
     relay.publish_batch()
     assert unpublished_count(database.engine) == 2
     first = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
@@ -215,7 +215,7 @@ def test_publishing_to_a_queue_that_stays_full_is_abandoned_after_a_few_attempts
     database: Database, subscriber: Subscriber
 ) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
-    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, rejected_events=RejectedEvents(delays_seconds=(0, 0)))
 
     while relay.publish_batch():
         pass
@@ -224,10 +224,10 @@ def test_publishing_to_a_queue_that_stays_full_is_abandoned_after_a_few_attempts
     assert sorted(len(numbers) for numbers in subscriber.sequences().values()) == [1, 1, 1, 3, 3]
 
 
-def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
+def test_the_number_of_rejected_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=10, per_subject=1)
     relay = Relay(
-        database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(600,), max_deferred=4)
+        database.engine, subscriber.settings, rejected_events=RejectedEvents(delays_seconds=(600,), max_deferred=4)
     )
 
     while relay.publish_batch():

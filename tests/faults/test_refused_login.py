@@ -1,4 +1,5 @@
-"""A running worker whose login the database refuses says so once, and goes on when an operator has corrected it."""
+"""A running worker whose login the database refuses logs this once, and continues after an operator has corrected
+it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def lose_messages(subscriber: Subscriber) -> None:
 
 
 def interrupt(relay: Relay, proxy: OutageProxy) -> None:
-    """Interrupt the connection to the broker until the relay has noticed."""
+    """Interrupt the connection to the broker until the relay has noticed the interruption."""
     proxy.cut()
     eventually(lambda: has_failed(relay))
     proxy.restore()

@@ -46,7 +46,7 @@ def test_service_queues_receive_the_first_events_that_match_their_keys(broker: B
     assert payloads(broker, "audit") == [1, 2]
 
 
-def test_a_binding_that_was_lost_is_back_after_a_reconnection_and_receives_events(
+def test_a_lost_binding_is_restored_on_reconnection_and_its_queue_receives_events(
     database: Database, rabbitmq: RabbitBroker
 ) -> None:
     EventBus(with_service_queues(rabbitmq)).publish([OPENED])
@@ -91,7 +91,7 @@ def test_a_queue_that_its_service_has_declared_keeps_its_arguments_and_is_bound(
     assert payloads(rabbitmq, "billing") == [1]
 
 
-def test_a_service_queue_that_cannot_be_bound_does_not_keep_the_events_from_the_others(
+def test_the_other_service_queues_receive_events_if_one_cannot_be_bound(
     rabbitmq: RabbitBroker,
 ) -> None:
     with rabbitmq.connection() as connection:

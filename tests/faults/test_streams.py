@@ -1,6 +1,7 @@
 """Event streams when PostgreSQL loses transactions: it crashes, or a copy that lags behind takes its place.
 
-Both assign transaction ids again that the gateway has seen before. That the ids are really assigned again is asserted.
+Both assign transaction ids again that the gateway has seen before. The tests assert that the ids are really assigned
+again.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def comment_of(data: Any) -> str:
 
 
 class Stack:
-    """A gateway on servers of its own, whose looks for new events a test can suspend."""
+    """A gateway on servers of its own, whose polls for new events a test can suspend."""
 
     def __init__(self, servers: EmbeddedServers, gateway: Gateway, engine: Engine) -> None:
         self.servers, self.gateway, self.engine = servers, gateway, engine
@@ -119,8 +120,8 @@ class Stack:
 
         broadcaster._poll, broadcaster._feed.read_since = suspendable_poll, recorded_read
 
-    def suspend_looks(self) -> int:
-        """Let the gateway look for events once more, and then not again.
+    def suspend_polls(self) -> int:
+        """Let the gateway poll for events once more, and then suspend its polls.
 
         Return the lowest transaction id that it has not seen.
         """
@@ -131,21 +132,21 @@ class Stack:
         assert self._waiting.wait(20)
         return int(self._seen[-1].split(":")[1])
 
-    def resume_looks(self) -> None:
+    def resume_polls(self) -> None:
         self._suspended.clear()
 
     def record_event(self, comment: str = "Look.") -> UUID:
         return record_event(self.engine, self.incident, comment)
 
     def use_transaction_ids(self, count: int) -> None:
-        """Use transaction ids for nothing."""
+        """Use up this many transaction ids."""
         with psycopg.connect(self.servers.database_url) as connection:
             for _ in range(count):
                 connection.execute("SELECT pg_current_xact_id()")
                 connection.rollback()
 
     def events_since(self, first: UUID) -> dict[str, int]:
-        """Return the transaction id of every event after the first one, by event id, the last one excepted."""
+        """Return the transaction id of every event after the first one, by event id, except the last one."""
         with self.engine.connect() as connection:
             rows = connection.exec_driver_sql(
                 "SELECT id::text, written_by::text::bigint AS written_by FROM events"
@@ -207,14 +208,14 @@ def test_no_event_is_missed_after_a_crash_of_the_database(
         assert stack.gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").status_code == 202
     with losing_unflushed_log(stack.servers) as crash:
         stack.use_transaction_ids(200)
-        seen = stack.suspend_looks()
+        seen = stack.suspend_polls()
         crash()
 
     apply_commands(stack)
     if noticed_by == "another request":
         # Its error replaces every connection in the pool.
         eventually(lambda: stack.gateway.get(f"{ACME}/").status_code == 200)
-    stack.resume_looks()
+    stack.resume_polls()
     stack.record_event(THE_END)
     reader.join()
 
@@ -238,12 +239,12 @@ def test_no_event_is_missed_after_a_failover_to_a_copy_that_lags_behind(
         else:
             lost = [stack.record_event() for _ in range(20)]
             reader = Reader(stack.gateway, follow)
-        seen = stack.suspend_looks()
+        seen = stack.suspend_polls()
         fail_over()
 
     for _ in range(10):
         stack.record_event()
-    stack.resume_looks()
+    stack.resume_polls()
     stack.record_event(THE_END)
     reader.join()
 
@@ -267,7 +268,7 @@ def losing_unflushed_log(servers: EmbeddedServers) -> Iterator[Callable[[], None
 
         def crash() -> None:
             os.kill(connection.info.backend_pid, signal.SIGKILL)
-            # A suspended process could not follow the order to quit.
+            # A suspended process could not obey the signal to quit.
             log_writer.kill()
             eventually(lambda: not log_writer.is_running())
             eventually(servers.postgres.is_ready)

@@ -136,7 +136,7 @@ def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: Rabbi
 
 
 @pytest.mark.parks
-def test_a_dead_letter_names_its_original_queue_and_is_logged(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_rejected_message_names_its_original_queue_and_is_logged(broker: RabbitBroker, worker: HintWorker) -> None:
     publish(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)

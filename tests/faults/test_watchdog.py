@@ -154,7 +154,7 @@ def test_checking_for_unclaimed_work_during_a_broker_outage_raises_an_error(data
         is_unclaimed(database, broker)
 
 
-# --- time-out ----------------------------------------------------------------------------------------------------
+# --- timeout -----------------------------------------------------------------------------------------------------
 
 
 def test_the_watchdog_gives_up_after_a_fixed_number_of_checks_with_unclaimed_work() -> None:

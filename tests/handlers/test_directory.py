@@ -411,7 +411,7 @@ def test_ten_thousand_people_are_imported_within_the_statement_timeout(connectio
         "teams": [{"organization": "big", "slug": "all"}],
         "members": [{"organization": "big", "user": name, "teams": ["all"]} for name in people],
     }
-    # An import that inserts row by row would exceed this time-out.
+    # An import that inserts row by row would exceed this timeout.
     connection.execute(text("SET LOCAL statement_timeout = '5s'"))
 
     summary = import_directory(connection, document)

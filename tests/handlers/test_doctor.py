@@ -88,7 +88,7 @@ def an_unplanned_event(database: Database, *, ago: str) -> UUID:
     return id_
 
 
-def test_events_that_nobody_plans_are_reported_with_the_oldest_one(tocsin: Tocsin, database: Database) -> None:
+def test_overdue_unplanned_events_are_reported_with_the_oldest_one(tocsin: Tocsin, database: Database) -> None:
     an_unplanned_event(database, ago="6 minutes")
     oldest = an_unplanned_event(database, ago="20 minutes")
     an_unplanned_event(database, ago="1 minute")

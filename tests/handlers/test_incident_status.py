@@ -166,7 +166,7 @@ def test_an_incident_can_be_closed_by_its_dedup_key(harness: Harness, acme: Acme
     assert (code, body["identifier"], gone) == (200, "2", 404)
 
 
-def test_closing_frees_the_dedup_key_for_the_next_opening_in_the_batch(harness: Harness, acme: Acme) -> None:
+def test_closing_frees_the_dedup_key_for_another_incident_in_the_same_batch(harness: Harness, acme: Acme) -> None:
     first = harness.accept(open_incident("disk"), **acme.by_service())
     closing = harness.accept(set_status(incident="dedup:disk"), **acme.by("mem"))
     second = harness.accept(open_incident("disk"), **acme.by_service())

@@ -13,20 +13,20 @@ from tests.handlers.acme import Acme
 from tests.harness import Harness
 
 
-def opening(**fields: object) -> OpenIncident:
+def an_open_command(**fields: object) -> OpenIncident:
     return OpenIncident.model_validate({"title": "Disk full", "projects": ["p1"]} | fields)
 
 
 def test_an_incident_gets_the_next_number_of_its_organization(harness: Harness, acme: Acme) -> None:
-    first = harness.execute(opening(), **acme.by_service())
-    second = harness.execute(opening(), **acme.by("ben"))
+    first = harness.execute(an_open_command(), **acme.by_service())
+    second = harness.execute(an_open_command(), **acme.by("ben"))
 
     assert [(status, body["identifier"]) for status, body in (first, second)] == [(201, "2"), (201, "3")]
 
 
 def test_opening_returns_the_incident_as_requested(harness: Harness, acme: Acme) -> None:
     _, body = harness.execute(
-        opening(status="20", dateStarted="2026-01-02T03:04:05Z", projects=["p2", "p1"]), **acme.by("own")
+        an_open_command(status="20", dateStarted="2026-01-02T03:04:05Z", projects=["p2", "p1"]), **acme.by("own")
     )
 
     assert (body["title"], body["status"], body["type"], body["projects"]) == ("Disk full", 20, 0, ["p1", "p2"])
@@ -36,7 +36,7 @@ def test_opening_returns_the_incident_as_requested(harness: Harness, acme: Acme)
 
 
 def test_opening_records_exactly_the_activities_detected_and_created(harness: Harness, acme: Acme) -> None:
-    _, body = harness.execute(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
+    _, body = harness.execute(an_open_command(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
 
     with harness.engine.connect() as connection:
         kinds = connection.execute(
@@ -48,7 +48,7 @@ def test_opening_records_exactly_the_activities_detected_and_created(harness: Ha
 def test_an_open_incident_with_the_same_dedup_key_is_returned_instead_of_a_new_one(
     harness: Harness, acme: Acme
 ) -> None:
-    ids = [harness.accept(opening(dedupKey="disk"), **acme.by_service()) for _ in range(3)]
+    ids = [harness.accept(an_open_command(dedupKey="disk"), **acme.by_service()) for _ in range(3)]
 
     harness.apply()
 
@@ -71,7 +71,7 @@ def test_opening_an_incident_that_refers_to_something_missing_is_refused(
 ) -> None:
     before = harness.row_counts()
 
-    outcome = harness.execute(opening(**fields), **acme.by("own"))
+    outcome = harness.execute(an_open_command(**fields), **acme.by("own"))
 
     assert outcome == (400, errors)
     assert harness.row_counts() == before
@@ -80,7 +80,7 @@ def test_opening_an_incident_that_refers_to_something_missing_is_refused(
 def test_a_member_without_write_scope_may_not_open_an_incident(harness: Harness, acme: Acme) -> None:
     before = harness.row_counts()
 
-    status, _ = harness.execute(opening(), **acme.by("mem"))
+    status, _ = harness.execute(an_open_command(), **acme.by("mem"))
 
     assert status == 403
     assert harness.row_counts() == before
@@ -89,7 +89,7 @@ def test_a_member_without_write_scope_may_not_open_an_incident(harness: Harness,
 def test_an_organizations_incidents_are_numbered_from_1(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM incidents")
-    ids = [harness.accept(opening(), **acme.by_service()) for _ in range(3)]
+    ids = [harness.accept(an_open_command(), **acme.by_service()) for _ in range(3)]
 
     harness.apply()
 
@@ -97,7 +97,7 @@ def test_an_organizations_incidents_are_numbered_from_1(harness: Harness, acme: 
 
 
 def test_a_new_incident_has_the_type_detected(harness: Harness, acme: Acme) -> None:
-    _, body = harness.execute(opening(), **acme.by_service())
+    _, body = harness.execute(an_open_command(), **acme.by_service())
 
     assert (body["status"], body["statusMethod"], body["type"], body["dateClosed"]) == (1, 3, 0, None)
     assert body["dateDetected"] == body["dateStarted"] == body["dateCreated"]
@@ -106,7 +106,7 @@ def test_a_new_incident_has_the_type_detected(harness: Harness, acme: Acme) -> N
 def test_the_detected_activity_has_the_start_date_and_the_created_activity_the_acceptance_date(
     harness: Harness, acme: Acme
 ) -> None:
-    id_ = harness.accept(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
+    id_ = harness.accept(an_open_command(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
     harness.apply()
 
     row = harness.ledger_row(id_)
@@ -121,7 +121,7 @@ def test_the_detected_activity_has_the_start_date_and_the_created_activity_the_a
 
 
 def test_opening_publishes_one_event_and_subscribes_nobody(harness: Harness, acme: Acme) -> None:
-    harness.execute(opening(), **acme.by("own"))
+    harness.execute(an_open_command(), **acme.by("own"))
 
     with harness.engine.connect() as connection:
         assert list(connection.exec_driver_sql("SELECT type FROM events").scalars()) == ["incident.opened"]

@@ -122,10 +122,10 @@ def test_a_row_holds_the_rule_as_it_was_between_two_updates_in_one_batch(harness
     acme = Acme(harness.engine)
     with harness.engine.begin() as connection:
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
+    open_command = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
 
     harness.accept_all(
-        [update_environment("between", rule), opening, update_environment("after", rule)], **acme.by("own")
+        [update_environment("between", rule), open_command, update_environment("after", rule)], **acme.by("own")
     )
     harness.apply()
 

@@ -44,8 +44,8 @@ def test_a_manual_close_resolves_every_trigger_and_notifies_every_target(
 
 def test_a_manual_close_plans_deliveries_for_every_project_of_the_incident(harness: Harness, acme: Acme) -> None:
     rule = ObservedRule(harness, acme, a_trigger("critical", 100, an_action(MEM)))
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": rule.rule_id})
-    _, incident = harness.execute(opening, **acme.by("own"))
+    open_command = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": rule.rule_id})
+    _, incident = harness.execute(open_command, **acme.by("own"))
 
     harness.execute(set_status(incident["identifier"]), **acme.by("mem"))
 
@@ -167,9 +167,9 @@ def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness
 def test_observations_update_an_incident_opened_manually_for_the_rule(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule.rule_id})
+    open_command = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule.rule_id})
 
-    code, body = harness.execute(opening, **acme.by("own"))
+    code, body = harness.execute(open_command, **acme.by("own"))
     _, seen = rule.observe(60)
 
     assert (code, body["type"], body["alertRule"]["id"], body["title"]) == (201, 2, str(rule.rule_id), "Slow")
@@ -190,8 +190,8 @@ def test_an_incident_cannot_be_opened_for_a_missing_or_inaccessible_rule(
         connection.exec_driver_sql("UPDATE members SET role = 'admin' WHERE user_id = 11")
 
     def opened(rule: int, **who: Any) -> Any:
-        opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
-        return harness.execute(opening, **who or acme.by("mem"))
+        open_command = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
+        return harness.execute(open_command, **who or acme.by("mem"))
 
     invalid = (400, {"alertRule": ["Invalid alert rule"]})
     assert [opened(rule) for rule in (elsewhere, of_p2, deleted, 0, -1, 10**25)] == [invalid] * 6

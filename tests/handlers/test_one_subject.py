@@ -28,7 +28,7 @@ def rule(harness: Harness, acme: Acme) -> ObservedRule:
     return ObservedRule(harness, acme, a_trigger("critical", 100, an_action(ANA)))
 
 
-def an_opening(**fields: Any) -> OpenIncident:
+def an_open_command(**fields: Any) -> OpenIncident:
     return OpenIncident.model_validate({"title": "Disk full", "projects": ["p1"]} | fields)
 
 
@@ -77,7 +77,7 @@ def test_an_incident_has_the_same_subject_in_sql_and_in_python(
 def test_commands_for_an_incident_with_a_key_have_one_subject_however_they_refer_to_it(
     harness: Harness, acme: Acme
 ) -> None:
-    opening = harness.accept(an_opening(dedupKey="disk"), **acme.by_service())
+    opened = harness.accept(an_open_command(dedupKey="disk"), **acme.by_service())
     harness.apply()
     alerts = {"dedupKey": "disk", "state": "firing", "title": "Disk full"}
     others = [
@@ -86,21 +86,21 @@ def test_commands_for_an_incident_with_a_key_have_one_subject_however_they_refer
         harness.accept(ReceiveAlerts.model_validate(alerts), **acme.by_service()),
     ]
 
-    assert {subject_of(harness, id_) for id_ in (opening, *others)} == {
+    assert {subject_of(harness, id_) for id_ in (opened, *others)} == {
         str(Subject.dedup_key(acme.organizations["acme"], "disk"))
     }
 
 
 def test_commands_for_a_rules_incident_have_the_rules_subject(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
-    opening = harness.accept(an_opening(alertRule=rule.rule_id), **acme.by("own"))
+    opened = harness.accept(an_open_command(alertRule=rule.rule_id), **acme.by("own"))
     harness.apply()
     comment = harness.accept(a_comment(2), **acme.by("mem"))
 
-    assert subject_of(harness, opening) == subject_of(harness, comment) == f"rule:{rule.rule_id}"
+    assert subject_of(harness, opened) == subject_of(harness, comment) == f"rule:{rule.rule_id}"
 
 
-def test_an_opening_without_a_key_is_ordered_with_no_other_command(harness: Harness, acme: Acme) -> None:
-    first, second = (harness.accept(an_opening(), **acme.by_service()) for _ in range(2))
+def test_a_command_that_opens_an_incident_without_a_key_has_a_subject_of_its_own(harness: Harness, acme: Acme) -> None:
+    first, second = (harness.accept(an_open_command(), **acme.by_service()) for _ in range(2))
 
     assert [subject_of(harness, id_) for id_ in (first, second)] == [f"command:{first}", f"command:{second}"]
 
@@ -124,12 +124,12 @@ def test_a_command_whose_incident_did_not_exist_at_its_acceptance_is_404(harness
 def test_an_incident_cannot_be_opened_with_both_a_rule_and_a_key(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    outcome = harness.execute(an_opening(alertRule=rule.rule_id, dedupKey="disk"), **acme.by_service())
+    outcome = harness.execute(an_open_command(alertRule=rule.rule_id, dedupKey="disk"), **acme.by_service())
 
     assert outcome == (400, {"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
 
 
-def test_the_database_refuses_an_incident_with_both_a_rule_and_a_key(
+def test_the_database_rejects_an_incident_with_both_a_rule_and_a_key(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
     with pytest.raises(IntegrityError, match="incidents_one_subject_check"), harness.engine.begin() as connection:
@@ -139,33 +139,35 @@ def test_the_database_refuses_an_incident_with_both_a_rule_and_a_key(
 # --- order -------------------------------------------------------------------------------------------------------
 
 
-def test_a_command_by_key_waits_for_an_earlier_reopening_by_number(harness: Harness, acme: Acme) -> None:
-    harness.execute(an_opening(dedupKey="disk"), **acme.by_service())
+def test_a_command_by_key_waits_for_an_earlier_one_that_reopens_the_incident_by_number(
+    harness: Harness, acme: Acme
+) -> None:
+    harness.execute(an_open_command(dedupKey="disk"), **acme.by_service())
     harness.execute(a_status_change(2, 2), **acme.by("ben"))
-    reopening = harness.accept(a_status_change(2, 1), **acme.by("ben"))
+    reopened = harness.accept(a_status_change(2, 1), **acme.by("ben"))
     by_key = harness.accept(a_status_change("dedup:disk", 20), **acme.by("ben"))
 
     with harness.engine.begin() as other_worker:
-        # The other worker has the reopening in hand.
-        lock_subjects(other_worker, [subject_of(harness, reopening)])
+        # The other worker is applying the command that reopens the incident.
+        lock_subjects(other_worker, [subject_of(harness, reopened)])
         harness.apply()
-        waiting = outcomes(harness, reopening, by_key)
+        waiting = outcomes(harness, reopened, by_key)
     harness.apply()
 
     assert waiting == [None, None]
-    assert outcomes(harness, reopening, by_key) == [200, 200]
+    assert outcomes(harness, reopened, by_key) == [200, 200]
 
 
 def test_a_deferred_command_of_one_incident_delays_no_other_incident(harness: Harness, acme: Acme) -> None:
-    harness.execute(an_opening(dedupKey="disk"), **acme.by_service())
+    harness.execute(an_open_command(dedupKey="disk"), **acme.by_service())
     deferred = harness.accept(a_comment(2), **acme.by("mem"))
     with harness.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
         connection.execute(update(commands).where(commands.c.id == deferred).values(next_attempt_at=later))
     behind = harness.accept(a_status_change("dedup:disk", 2), **acme.by("ben"))
     others = [
-        harness.accept(an_opening(), **acme.by_service()),
-        harness.accept(an_opening(dedupKey="memory"), **acme.by_service()),
+        harness.accept(an_open_command(), **acme.by_service()),
+        harness.accept(an_open_command(dedupKey="memory"), **acme.by_service()),
     ]
 
     harness.apply()
@@ -195,7 +197,7 @@ def lock_numbers(connection: Any, organization: int) -> None:
 
 
 def test_workers_that_open_incidents_at_the_same_time_leave_no_gap_in_the_numbers(harness: Harness, acme: Acme) -> None:
-    ids = harness.accept_all([an_opening() for _ in range(400)], **acme.by_service())
+    ids = harness.accept_all([an_open_command() for _ in range(400)], **acme.by_service())
 
     threads = [threading.Thread(target=harness.applier(f"worker-{n}").drain, args=((),)) for n in range(3)]
     for thread in threads:
@@ -212,9 +214,9 @@ def test_workers_that_open_incidents_at_the_same_time_leave_no_gap_in_the_number
 def test_a_batch_that_opens_no_incident_does_not_wait_for_numbers(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    harness.execute(an_opening(dedupKey="disk"), **acme.by_service())
+    harness.execute(an_open_command(dedupKey="disk"), **acme.by_service())
     below_the_threshold = rule.accept(10)
-    repeated = harness.accept(an_opening(dedupKey="disk"), **acme.by_service())
+    repeated = harness.accept(an_open_command(dedupKey="disk"), **acme.by_service())
 
     with harness.engine.begin() as other_worker:
         lock_numbers(other_worker, acme.organizations["acme"])

@@ -32,7 +32,7 @@ RULES = range(1, 9)
 """The ids of the alert rules that the fixture ``rules`` inserts."""
 
 GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60, key_seconds=60)
-"""Time-outs that even a slow machine does not reach. Tests of outages use the defaults in :class:`Timeouts`."""
+"""Timeouts that even a slow machine does not reach. Tests of outages use the defaults in :class:`Timeouts`."""
 
 
 class Gateway:

@@ -66,7 +66,7 @@ def test_equal_numbers_in_another_notation_count_as_the_same_request(
     assert count(ledger) == 1
 
 
-def test_numbers_that_only_a_float_confuses_are_different_requests(gateway: Gateway, ledger: Engine) -> None:
+def test_numbers_that_are_equal_only_as_floats_are_different_requests(gateway: Gateway, ledger: Engine) -> None:
     bodies = [b'{"comment": "A", "x": 9007199254740993.0}', b'{"comment": "A", "x": 9007199254740992.0}']
 
     with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:

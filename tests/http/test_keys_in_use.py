@@ -120,7 +120,7 @@ def test_a_bulk_request_with_one_key_in_use_is_refused_as_a_whole(
     assert "idempotent-replayed" not in accepted.headers
 
 
-def test_waiting_for_keys_delays_no_request_without_a_key(
+def test_waiting_for_a_key_does_not_delay_requests_without_a_key(
     gateway: Gateway, hold: Callable[..., psycopg.Connection[Any]], ledger: Engine
 ) -> None:
     """The fixture's gateway waits for a key for as long as the test runs."""
@@ -201,7 +201,7 @@ async def accept_in_one_batch(
     return results
 
 
-def test_a_key_in_use_costs_nobody_else_in_the_batch(
+def test_a_key_in_use_affects_no_other_request_in_the_batch(
     database: Database, ledger: Engine, hold: Callable[..., psycopg.Connection[Any]]
 ) -> None:
     hold("held-1", "held-2")
@@ -219,7 +219,7 @@ def test_a_key_in_use_costs_nobody_else_in_the_batch(
     assert accepted == set(hints.subjects) == {f"incident:1:{key}" for key in keys}
 
 
-def test_used_keys_are_replayed_and_refused_in_a_batch_with_a_key_in_use(
+def test_stored_keys_are_replayed_or_refused_in_a_batch_with_a_key_in_use(
     database: Database, hold: Callable[..., psycopg.Connection[Any]]
 ) -> None:
     first = a_submission("used")
@@ -239,7 +239,7 @@ def test_used_keys_are_replayed_and_refused_in_a_batch_with_a_key_in_use(
 
 
 @pytest.mark.parametrize(("statement", "expected"), [(INSERT_KEY, True), ("LOCK TABLE idempotency_keys", False)])
-def test_a_locked_table_is_not_taken_for_a_key_in_use(
+def test_a_locked_table_is_not_mistaken_for_a_key_in_use(
     ledger: Engine, hold: Callable[..., psycopg.Connection[Any]], statement: str, expected: bool
 ) -> None:
     """A migration may lock the table. Every request of the batch needs it, so the batch is retried as a whole."""
@@ -284,7 +284,7 @@ def test_every_session_of_the_gateway_has_time_limits_and_keepalives(
 def test_the_server_ends_the_idle_transaction_of_a_lost_gateway(
     impatient_gateway: Gateway, settings: Callable[..., GatewaySettings]
 ) -> None:
-    """The lost gateway has inserted a key and never says anything again."""
+    """The lost gateway has inserted a key and sends nothing more."""
 
     async def lose() -> DBAPIError:
         container = Container(settings(), Timeouts())

@@ -20,7 +20,7 @@ from workers.stack.servers import EmbeddedServers
 
 @pytest.fixture
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
-    """A gateway with the time-outs used in production."""
+    """A gateway with the timeouts used in production."""
     with running_gateway(settings(), Timeouts()) as running:
         yield running
 

@@ -160,7 +160,7 @@ def test_no_incident_events_are_streamed_without_the_incidents_feature(
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05
         record_event(ledger, plain)
-        # Once another stream has received a later event, the feed has passed this one.
+        # Once another stream has received a later event, the feed has processed this one.
         with listening(gateway) as elsewhere:
             elsewhere.wait_for(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 

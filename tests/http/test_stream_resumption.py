@@ -192,7 +192,7 @@ def test_a_stream_that_began_before_the_first_event_resumes_with_that_event(
         assert mem.ids == [str(first)]
 
 
-def test_a_number_that_was_given_to_another_inbox_item_is_not_taken_for_the_last_event(
+def test_an_item_number_that_was_assigned_again_is_not_mistaken_for_the_last_event(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int
 ) -> None:
     with listening(gateway) as mem:

@@ -26,7 +26,7 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that let Python import this release, and not the checkout from the cwd."""
+        """The environment variables that let Python import this release, not the checkout in the working directory."""
         return {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(self.path)}
 
     def command(self, *words: str) -> list[str]:
@@ -57,7 +57,7 @@ class Deployment:
             self.running[name].wait_ready()
 
     def replace(self, release: Release, *names: str) -> None:
-        """Replace processes by those of another release.
+        """Replace processes with those of another release.
 
         The new processes are ready before the old ones are stopped, except for the gateway, because there is one port.
         """

@@ -1,7 +1,7 @@
 """A ``tocsin`` command of a made-up next release: ``python -m tests.project.next_release COMMAND …``.
 
-It is the checkout with one more type of commands, ``comment.pin``, and a higher version of the payload of
-``comment.post``. Its gateway thus sends ``comment.post`` in version 2, and its worker can apply versions 1 and 2.
+It is the checkout with one more command type, ``comment.pin``, and a higher version of the payload of ``comment.post``.
+Its gateway thus sends ``comment.post`` in version 2, and its worker can apply versions 1 and 2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEXT_PAYLOAD_VERSION = 2
 
 
 class PinComment(PostComment):
-    """Add a comment to an incident, as ``comment.post`` does. Only the next release has this type of commands."""
+    """Add a comment to an incident, as ``comment.post`` does. Only the next release has this command type."""
 
     name: ClassVar[str] = "comment.pin"
     payload_version: ClassVar[int] = 1

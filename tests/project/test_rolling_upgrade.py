@@ -5,8 +5,8 @@ the first-parent history, if its code can run on today's schema while other proc
 first after 0009, which requires a stop, and it has no migration that the checkout lacks. If there is no such tag or
 commit, as on a shallow clone or without git, the wheel of the checkout takes its place.
 
-The next release is the checkout with a type of commands and a version of a payload that the previous release does not
-know (:mod:`tests.project.next_release`).
+The next release is the checkout with a command type and a payload version that the previous release does not know
+(:mod:`tests.project.next_release`).
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ def states(engine: Engine, ids: list[UUID]) -> list[str]:
 
 
 def state_and_counts(engine: Engine, id_: UUID) -> tuple[str, int, int]:
-    """Return a command's state, and how often it has been tried and has timed out."""
+    """Return a command's state, and its numbers of failed attempts and timeouts."""
     with engine.connect() as connection:
         columns = (commands.c.state, commands.c.attempts, commands.c.timeouts)
         state, attempts, timeouts = connection.execute(select(*columns).where(commands.c.id == id_)).one()

@@ -19,6 +19,6 @@ def test_the_expected_columns_pass() -> None:
 
 
 @pytest.mark.parametrize("names", [("seq", "id"), ("id",), ("id", "seq", "type"), ()], ids=str)
-def test_other_columns_are_refused_with_their_names(names: tuple[str, ...]) -> None:
+def test_other_columns_are_rejected_and_named(names: tuple[str, ...]) -> None:
     with pytest.raises(RuntimeError, match="not id, seq"):
         require_columns(a_result(*names), ("id", "seq"))

@@ -1,3 +1,5 @@
+"""The facts that each command requests, by its handler's needs."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -41,7 +41,7 @@ alerts:write      option  yes    yes      yes
 
 ORGANIZATION = "org:read org:write org:admin"
 INCIDENT = "org:write org:admin project:read project:write project:admin"
-OPENING = "org:write org:admin project:write project:admin"
+OPEN_SCOPES = "org:write org:admin project:write project:admin"
 RULE = "org:write org:admin alerts:write"
 PROJECT_RULE = "project:write project:admin alerts:write"
 CHANGED_RULE = dict.fromkeys(("POST", "PUT", "DELETE"), RULE)
@@ -61,7 +61,7 @@ ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
     ),
     "the incidents": (
         permissions.INCIDENTS,
-        {"GET": f"org:read {INCIDENT}", "POST": OPENING},
+        {"GET": f"org:read {INCIDENT}", "POST": OPEN_SCOPES},
         "organizations:incidents",
     ),
     "the alert rules": (
@@ -473,7 +473,7 @@ def test_setting_a_status_other_than_closed_requires_a_token_with_a_write_scope(
         policy.require_status_scope, a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
     )
 
-    assert outcome == ("passes" if scope in OPENING.split() else "403")
+    assert outcome == ("passes" if scope in OPEN_SCOPES.split() else "403")
 
 
 def test_only_a_user_token_without_a_scope_list_is_a_session() -> None:

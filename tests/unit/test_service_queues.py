@@ -1,4 +1,4 @@
-"""TOCSIN_SERVICE_QUEUES is parsed into queues with routing keys, and a mistake in it is named."""
+"""TOCSIN_SERVICE_QUEUES is parsed into queues with routing keys, and an error in it is reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_queues_are_separated_by_semicolons_and_keys_by_commas() -> None:
         ("billing=#;billing=incident.*", "it lists the queue billing twice"),
     ],
 )
-def test_a_mistake_is_named_with_its_value_and_the_setting(
+def test_an_error_names_the_setting_and_the_invalid_value(
     monkeypatch: pytest.MonkeyPatch, text: str, error: str
 ) -> None:
     monkeypatch.setenv("BROKER_URL", "amqp://nowhere//")

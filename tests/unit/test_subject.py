@@ -1,3 +1,5 @@
+"""Subjects: their text, and the kinds that it denotes."""
+
 from __future__ import annotations
 
 from uuid import UUID
@@ -23,5 +25,5 @@ def test_a_subject_is_stored_as_its_kind_and_name(text: str, subject: Subject) -
     assert is_of_kind(text, subject.kind)
 
 
-def test_a_kind_is_not_confused_with_another_that_begins_like_it() -> None:
+def test_a_kind_is_not_confused_with_one_that_has_the_same_prefix() -> None:
     assert not is_of_kind("organization:5", SubjectKind.ORGANIZATION)

@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BatchResult:
-    """The result of a batch: the finished commands, whether it wrote events, and whether it did anything at all."""
+    """The result of a batch: the finished commands, whether it wrote events, and whether it made progress."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
@@ -62,9 +62,9 @@ class BatchResult:
 class Applier:
     """Applies the commands that wait in the ledger, for one worker.
 
-    ``in_flight`` records the batch in hand. ``on_commit`` is called after each commit that finished commands or wrote
+    ``in_flight`` records the batch in flight. ``on_commit`` is called after each commit that finished commands or wrote
     events. ``request_continuation`` is called when a task's time is up and more commands may be waiting, with the
-    subjects that have not been served yet. ``lanes`` are those in which the worker looks for commands without a hint.
+    subjects that have not been served yet. ``lanes`` are those that the worker scans for commands without a hint.
     """
 
     engine: Engine
@@ -74,13 +74,13 @@ class Applier:
     lanes: Sequence[Lane] = COMMAND_LANES
     _claimer: Claimer = field(init=False)
     _suspects: dict[str, int] = field(default_factory=dict, init=False)
-    """The subjects whose commands are applied one by one, each with the last ``seq`` to apply so."""
+    """The subjects whose commands are applied one by one, each with the last ``seq`` to which this applies."""
 
     def __post_init__(self) -> None:
         self._claimer = Claimer(self.lanes)
 
     def drain(self, hinted: Sequence[str], lane: Lane = Lane.COMMANDS) -> None:
-        """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` have passed."""
+        """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` have elapsed."""
         end = time.monotonic() + DRAIN_SECONDS
         self._claimer.queue.put_first(lane, hinted)
         self._fail_orphaned()
@@ -99,8 +99,8 @@ class Applier:
     def _run_once(self, end: float) -> bool:
         """Apply one batch, then one by one the commands of a batch that failed. Return whether there was progress.
 
-        The latter have a time of their own, and however short it is, the first of them is tried: a batch that always
-        fails late must not fail for ever.
+        The single commands have their own time limit, and at least one of them is applied, however short the limit is.
+        Otherwise a batch that always fails late would never make progress.
         """
         progressed = self._apply_batch()
         end = max(end, time.monotonic() + DRAIN_SECONDS)
@@ -118,7 +118,7 @@ class Applier:
         except Exception as error:
             if is_transient(error):
                 raise
-            # Whatever is wrong with the commands of a dead worker must not stop the living ones.
+            # An error in the commands of a dead worker must not stop the other workers.
             log.exception("apply.orphans_error")
             return
         if failed:
@@ -126,7 +126,7 @@ class Applier:
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
     def _apply_batch(self) -> bool:
-        """Apply one batch. Add to the suspects the subjects whose commands are to be applied one by one."""
+        """Apply one batch, and add the subjects whose commands are to be applied one by one to the suspects."""
         with self.engine.connect() as connection:
             claim = self._claim(connection)
             self._suspects |= claim.suspects
@@ -155,8 +155,8 @@ class Applier:
     def _apply_one_by_one(self, subject: str, last_seq: int, end: float) -> bool:
         """Apply a subject's commands up to ``last_seq``, each in its own transaction, until one must wait.
 
-        Return whether there was any progress: a command was finished, or something was counted against it. After
-        ``end``, the rest is left among the suspects.
+        Return whether there was any progress: a command was finished, or a failure was recorded. After ``end``, the
+        remaining commands stay among the suspects.
         """
         progressed = False
         while True:
@@ -185,7 +185,8 @@ class Applier:
         :raises Exception: the error itself, if the database is not available. Then nothing is counted.
         """
         if isinstance(error, SoftTimeLimitExceeded):
-            # It may have struck while a statement was running, and the connection cannot be used while it is.
+            # The time limit may have interrupted a running statement, and the connection cannot be used until that has
+            # ended.
             with contextlib.suppress(Exception):
                 connection.connection.driver_connection.cancel()  # type: ignore[union-attr]
             connection.invalidate(error)

@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import ClaimedCommand, lock_subjects, look_for_subjects, read_commands
+from models.messaging.claims import ClaimedCommand, lock_subjects, read_commands, scan_for_subjects
 from tasks.commands.catalog import KNOWN_TYPES
 from workers.apply.limits import SUBJECTS_PER_BATCH, batch_limits
 from workers.apply.subject_queue import SubjectQueue
 
 OFFERED_PER_BATCH: Final = 4 * SUBJECTS_PER_BATCH
-"""How many subjects a batch may try, since some of them cannot go on or are in another worker's hand."""
+"""How many subjects are offered to a batch: more than it locks, because some cannot proceed or are locked elsewhere."""
 
 
 class Claim(NamedTuple):
@@ -32,35 +32,35 @@ class Claim(NamedTuple):
 class Claimer:
     """Claims batches for a worker that consumes ``lanes``. Each batch is claimed in the caller's transaction.
 
-    Subjects wait in ``queue`` until they are tried: those of hints, then those that looks into the ledger find. A
-    subject that was served is tried again, until nothing is left for it.
+    Subjects wait in ``queue`` until they are offered to a batch: first those of hints, then those that scans of the
+    ledger find. A subject that was served is offered again until it has no more commands to apply.
     """
 
     lanes: Sequence[Lane]
     queue: SubjectQueue = field(init=False)
-    _looked_through: dict[Lane, int] = field(init=False)
+    _scanned_to: dict[Lane, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.queue = SubjectQueue(self.lanes)
-        self._looked_through = dict.fromkeys(self.lanes, 0)
+        self._scanned_to = dict.fromkeys(self.lanes, 0)
 
     def claim(self, connection: Connection, *, except_for: Collection[str] = ()) -> Claim:
-        """Lock subjects and read their first commands, dealt by turns. Leave out the subjects ``except_for``."""
-        self._look(connection)
+        """Lock subjects and read their first commands round-robin. Leave out the subjects in ``except_for``."""
+        self._scan(connection)
         offered = self.queue.take(OFFERED_PER_BATCH)
         try:
             names = [subject for _, subject in offered if subject not in except_for]
-            locked, tried = lock_subjects(connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
+            locked, examined = lock_subjects(connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
             limits, most = batch_limits(locked)
             ready = read_commands(connection, limits, known_types=KNOWN_TYPES, most=most) if locked else []
         except BaseException:
             self._put_back(offered)
             raise
-        untried, served = set(names[tried:]), set(locked)
-        self._put_back([each for each in offered if each[1] in untried])
+        unexamined, served = set(names[examined:]), set(locked)
+        self._put_back([each for each in offered if each[1] in unexamined])
         for lane, subject in offered:
             if subject in served:
-                # Another worker may have passed over a command that was accepted after this one has read.
+                # Because of our lock, another worker may have skipped a command that was accepted after our read.
                 self.queue.add(lane, [subject])
         suspects = last_by_subject(command for command in ready if command.is_suspect)
         return Claim([command for command in ready if command.subject not in suspects], suspects)
@@ -73,15 +73,15 @@ class Claimer:
         ready = read_commands(connection, {subject: 1}, known_types=KNOWN_TYPES, most=1)
         return ready[0] if ready else None
 
-    def _look(self, connection: Connection) -> None:
-        """Look for subjects of each lane of which few are known."""
+    def _scan(self, connection: Connection) -> None:
+        """Scan each lane of which only a few subjects are in the queue."""
         places = {
-            lane: after for lane, after in self._looked_through.items() if self.queue.count(lane) < SUBJECTS_PER_BATCH
+            lane: after for lane, after in self._scanned_to.items() if self.queue.count(lane) < SUBJECTS_PER_BATCH
         }
         if places:
-            for lane, look in look_for_subjects(connection, places).items():
-                self._looked_through[lane] = look.after
-                self.queue.add(lane, look.subjects)
+            for lane, scan in scan_for_subjects(connection, places).items():
+                self._scanned_to[lane] = scan.after
+                self.queue.add(lane, scan.subjects)
 
     def _put_back(self, offered: Sequence[tuple[Lane, str]]) -> None:
         for lane in self.lanes:

@@ -1,4 +1,4 @@
-"""Failed tries to apply commands: what is counted for whom, and the event of a command that has no tries left."""
+"""Failures to apply commands: what is counted against each command, and the event for a command that is now dead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.events import CommandDead, cloud_event
 
 WORKER_DIED: Final = "The worker process died while it applied this command."
 CONTENTION_DELAY: Final = timedelta(seconds=1)
-"""How long a command waits after it met a lock of somebody else, which is nobody's fault and never counted."""
+"""How long a command waits after contention with another transaction, which is no command's fault and never counted."""
 
 
 def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
@@ -33,9 +33,9 @@ def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
 
 
 def fail_commands(connection: Connection, ids: Sequence[UUID], error: Exception) -> list[FailedCommand]:
-    """Count what the error stands for against each command, and emit CommandDead for those that are now dead.
+    """Count a failed attempt or a timeout for each command, and emit CommandDead for those that are now dead.
 
-    A timeout is counted apart from other errors. After contention nothing is counted, and the result is empty.
+    The error decides which of the two is counted. After contention nothing is counted, and the result is empty.
     """
     text = describe(error)
     if is_contention(error):
@@ -56,7 +56,7 @@ def describe(error: Exception) -> str:
 
 
 def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> list[FailedCommand]:
-    """Emit CommandDead for the commands that have no tries left, and return all the commands."""
+    """Emit CommandDead for the commands that are now dead, and return all the commands."""
     dead = [command for command in failed if command.state == CommandState.DEAD]
     if not dead:
         return failed
@@ -65,7 +65,7 @@ def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> li
         {"ids": [command.organization_id for command in dead]},
     )
     slugs: dict[int | None, str] = {row.id: row.slug for row in rows}
-    # A dead command that was put back may die again.
+    # A command dies more than once if it is put back into the ledger by hand.
     sequences = last_sequences(connection, [_event_subject(command) for command in dead])
     now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     events = []
@@ -73,7 +73,7 @@ def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> li
         id_, subject = new_id(), _event_subject(command)
         sequence = sequences.get(subject, 0) + 1
         body = cloud_event(
-            CommandDead(command_type=command.type, attempts=command.tries, error=error),
+            CommandDead(command_type=command.type, attempts=command.failures, error=error),
             id=id_,
             organization=slugs.get(command.organization_id, ""),
             subject=subject,

@@ -1,4 +1,4 @@
-"""The record of the batch that a worker is applying, by which others notice that the worker has died."""
+"""The record of the batch that a worker is applying, from which other workers learn that it has died."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from models.messaging.attempts import clear_in_flight, lock_worker, record_in_fl
 class InFlightBatch:
     """The record of a worker's batch, written by a database session that lives as long as the process.
 
-    The session holds the worker's lock, so the lock is free only if the process is dead: an error in a transaction of
-    the batch releases nothing. ``engine`` commits each statement at once.
+    The session holds the worker's lock, so the lock is free only if the process is dead: an error in one of the batch's
+    transactions does not release it. ``engine`` commits each statement at once.
     """
 
     engine: Engine
@@ -51,6 +51,6 @@ class InFlightBatch:
                 lock_worker(self._session, self.worker)
             yield self._session
         except BaseException:
-            # It may have been interrupted in a statement, so nothing is known about its state.
+            # The session may have been interrupted within a statement, so its state is unknown.
             self.close()
             raise

@@ -26,7 +26,8 @@ A batch with such a subject may hold this many more commands in total, because o
 def batch_limits(subjects: Sequence[str]) -> tuple[dict[str, int], int]:
     """Return the maximum number of commands to take from each of a batch's subjects, and in total.
 
-    The more subjects there are, the less is read of each: a batch that is dealt by turns does not get deep into all.
+    The more subjects there are, the fewer commands are read of each, because a round-robin over many subjects takes
+    only the first few commands of each.
     """
     rules = {subject for subject in subjects if is_of_kind(subject, SubjectKind.RULE)}
     most = COMMANDS_PER_BATCH + (OBSERVATIONS_PER_RULE if rules else 0)

@@ -12,7 +12,8 @@ from models.enums import Lane
 class SubjectQueue:
     """The subjects that a worker has yet to serve, in order, for each of its lanes.
 
-    The lanes take turns, so that half of what is taken comes from ``commands``, however much waits on ``bulk``.
+    Subjects are taken from the lanes in turn. At least half of them therefore come from ``commands`` while that lane
+    has any, however many wait on ``bulk``.
 
     >>> queue = SubjectQueue([Lane.COMMANDS, Lane.BULK])
     >>> queue.add(Lane.BULK, ["a", "b"])
@@ -45,7 +46,7 @@ class SubjectQueue:
         self._waiting[lane] = dict.fromkeys(subjects) | self._waiting[lane]
 
     def take(self, most: int) -> list[tuple[Lane, str]]:
-        """Remove and return up to ``most`` subjects, one of each lane by turns."""
+        """Remove and return up to ``most`` subjects, taken from the lanes in turn."""
         taken: dict[str, Lane] = {}
         while self and len(taken) < most:
             for lane, waiting in self._waiting.items():

@@ -12,9 +12,9 @@ Inbox = tuple[int, int]
 
 @dataclass(slots=True)
 class UnreadRange:
-    """The unread items up to the id ``up_to`` and above the ``up_to`` of the range before.
+    """The unread items up to the id ``up_to`` and above the ``up_to`` of the previous range.
 
-    There are ``count`` of them, and ``last_id`` is the highest of their ids, or 0 if there is none.
+    ``count`` is the number of these items, and ``last_id`` the highest of their ids, or 0 if there are none.
     """
 
     up_to: int
@@ -23,7 +23,7 @@ class UnreadRange:
 
 
 class Selection(NamedTuple):
-    """The result of reading up to an id: the number of items that were unread, and the highest of their ids."""
+    """The result of marking items up to an id: the number of items that were unread, and the highest of their ids."""
 
     size: int
     last_id: int
@@ -32,7 +32,7 @@ class Selection(NamedTuple):
 class UnreadItems:
     """A person's unread items in an organization, as far as the batch's commands select them.
 
-    Handlers keep it current, so that an item counts only for the first command that reads it.
+    Handlers keep it current, so that an item counts only for the first command that marks it.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class UnreadItems:
         self._named = set(named).union(*self._by_incident.values())
         self._ranges = sorted(ranges, key=lambda each: each.up_to)
 
-    def read_named(self, ids: Collection[int]) -> set[int]:
-        """Read the items with these ids, and return those that were unread."""
+    def mark_named(self, ids: Collection[int]) -> set[int]:
+        """Mark the items with these ids, and return those that were unread."""
         read = self._named & set(ids)
         self._named -= read
         for id_ in read:
@@ -58,12 +58,12 @@ class UnreadItems:
                 found.count -= 1
         return read
 
-    def read_incident(self, incident_id: int) -> set[int]:
-        """Read the items about this incident, which must be named in the batch, and return those that were unread."""
-        return self.read_named(self._by_incident.get(incident_id, ()))
+    def mark_incident(self, incident_id: int) -> set[int]:
+        """Mark the items about this incident, which must be named in the batch, and return those that were unread."""
+        return self.mark_named(self._by_incident.get(incident_id, ()))
 
-    def read_up_to(self, up_to: int) -> Selection:
-        """Read all items up to this id, which must be an ``up_to`` of the batch, and return their selection."""
+    def mark_up_to(self, up_to: int) -> Selection:
+        """Mark all items up to this id, which must be an ``up_to`` of the batch, and return their selection."""
         ranges = [each for each in self._ranges if each.up_to <= up_to]
         selection = Selection(sum(each.count for each in ranges), max((each.last_id for each in ranges), default=0))
         for each in ranges:

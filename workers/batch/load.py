@@ -294,7 +294,7 @@ def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:
     """Reserve new ids from the table's sequence. They are sorted in descending order, so the lowest is popped first."""
     if not count:
         return []
-    # One array, and one look-up of the sequence: a batch of observations needs thousands of ids.
+    # One array, so that the sequence is resolved only once: a batch of observations needs thousands of ids.
     drawn: list[int] = connection.exec_driver_sql(
         "SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass)))"
         " FROM generate_series(1, %(count)s)",

@@ -32,7 +32,7 @@ JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organiza
 WHERE n.date_read IS NULL AND NOT n.retracted
 """
 
-# Counted along the index of unread items; a person may have hundreds of thousands.
+# Counts along the index of unread items, because a person may have hundreds of thousands of them.
 _RANGES: Final = """
 SELECT w.user_id, w.organization_id, w.up_to, found.unread, found.last_id
 FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[], %(after)s::bigint[], %(up_to)s::bigint[])

@@ -64,10 +64,7 @@ def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]
 
 
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Request what is needed to open an incident.
-
-    That is a number in the organization, and ids for the incident and a second activity.
-    """
+    """Request a number in the organization, and ids for the new incident and a second activity."""
     request.opening_organization_ids.add(pending.organization_id)
     request.new_incident_ids += 1
     request.new_activity_ids += 1

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-# In the order of their ids, so that two batches cannot deadlock.
+# Locks the organizations in the order of their ids, so that two batches cannot deadlock.
 _LOCK: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('number:' || o.id, 0))
 FROM (SELECT id FROM unnest(%(ids)s::bigint[]) AS o(id) ORDER BY id) AS o

@@ -36,7 +36,7 @@ _UPDATED_FIELDS: Final = (
 _EDITED_FIELDS: Final = ("id", "comment", "version")
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
 
-# If the notifier raises an item meanwhile, the item has another id and stays unread.
+# If the notifier promotes an item meanwhile, the item gets another id and stays unread.
 _READ_BY_ID: Final = """
 UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[]) AND date_read IS NULL
 """

@@ -1,4 +1,4 @@
-"""Operations on alert rules that several handlers share: look-ups, definitions and new generations."""
+"""Operations on alert rules that several handlers share: lookups, definitions and new generations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rule_error(message: str) -> InvalidFields:
     return InvalidFields({RULE_OBJECT_ERRORS_KEY: [message]})
 
 
-# --- look-ups ---------------------------------------------------------------------------------------------------
+# --- lookups ---------------------------------------------------------------------------------------------------
 
 
 def require_project(slug: str, context: CommandContext) -> NamedProject:

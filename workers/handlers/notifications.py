@@ -26,11 +26,11 @@ def read_notifications(command: ReadNotifications, context: CommandContext) -> C
     """
     unread = context.facts.unread[_inbox(context)]
     if command.ids is not None:
-        read = _mark(unread.read_named(command.ids), context)
+        read = _mark(unread.mark_named(command.ids), context)
     elif command.incident is not None:
-        read = _mark(unread.read_incident(_incident(command.incident, context).id), context)
+        read = _mark(unread.mark_incident(_incident(command.incident, context).id), context)
     else:
-        read = _read_up_to(MAX_ID if command.all else command.up_to or 0, context)
+        read = _mark_up_to(MAX_ID if command.all else command.up_to or 0, context)
     return CommandResult(200, {"read": read})
 
 
@@ -51,16 +51,16 @@ def _mark(ids: Collection[int], context: CommandContext) -> int:
     return len(read)
 
 
-def _read_up_to(up_to: int, context: CommandContext) -> int:
+def _mark_up_to(up_to: int, context: CommandContext) -> int:
     inbox = _inbox(context)
-    count, last_id = context.facts.unread[inbox].read_up_to(up_to)
+    count, last_id = context.facts.unread[inbox].mark_up_to(up_to)
     if count:
-        # Several commands of the batch may read from the same inbox. They share a slice.
+        # Several commands of the batch may mark items of the same inbox. They share a slice.
         earlier = context.changes.read_slices.get(inbox, ReadSlice(0, 0))
         share = min(count, ITEMS_PER_COMMAND - earlier.most)
         context.changes.read_slices[inbox] = ReadSlice(max(earlier.up_to, last_id), earlier.most + share)
         if count > share:
-            # Up to the last item that is there now: later ones stay unread.
+            # The follow-up marks items up to the last one that exists now, so that later ones stay unread.
             _continue_later(ReadNotifications(upTo=last_id), context)
     return count
 

@@ -73,7 +73,7 @@ class EventBusListener:
                         connection.drain_events(timeout=LISTEN_SECONDS)
 
     def _on_message(self, message: Any) -> None:
-        # The other messages mean the same, and the rows of all of them are committed already.
+        # The other messages say the same, and the rows that they announce are committed already.
         self._queue(message.channel).purge()
         message.ack()
         self._woken.set()

@@ -1,8 +1,8 @@
 """The planner's writes: inbox items and the decisions about them.
 
-A person has one inbox item per activity. A stronger reason raises the item: it becomes unread and gets a new id, as if
-it had just been inserted, so that readers who remember an id or follow a stream learn of it. An equal or weaker reason
-changes nothing.
+A person has one inbox item per activity. A stronger reason promotes the item: it becomes unread and gets a new id, as
+if it had just been inserted, so that readers who remember an id or follow a stream learn of it. An equal or weaker
+reason changes nothing.
 
 The ids of an organization's items become visible in ascending order, however many notifiers run: whoever has seen an
 item has seen, or could have seen, every item with a lower id. See docs/decisions/0023-inbox-order.md.
@@ -55,8 +55,8 @@ class _NewItem(NamedTuple):
 def write_notifications(connection: Connection, decided: Sequence[RecipientDecision]) -> None:
     """Write the inbox items that the decisions deliver, and record the decisions that took effect.
 
-    ``decided`` has at most one decision per activity and user. A delivery takes effect if it inserts or raises an item,
-    and then replaces an earlier decision. A suppression is recorded if it is the first decision.
+    ``decided`` has at most one decision per activity and user. A delivery takes effect if it inserts or promotes an
+    item, and then replaces an earlier decision. A suppression is recorded if it is the first decision.
     """
     written = _write_items(connection, [_item(each) for each in decided if each.is_delivered])
     effective = [each for each in decided if not each.is_delivered or each.key in written]
@@ -64,7 +64,7 @@ def write_notifications(connection: Connection, decided: Sequence[RecipientDecis
 
 
 def _write_items(connection: Connection, items: Sequence[_NewItem]) -> set[tuple[int, int]]:
-    """Insert or raise the items, and return the activity and the user of those that were."""
+    """Insert or promote the items, and return the activity and the user of each item that was inserted or promoted."""
     if not items:
         return set()
     _lock_inboxes(connection, {item.organization_id for item in items})
@@ -76,7 +76,7 @@ def _lock_inboxes(connection: Connection, organizations: Set[int]) -> None:
     """Lock the organizations' inboxes until the transaction ends, after waiting for other notifiers that hold them.
 
     The ids are assigned in a later statement. They are greater than those of all earlier holders, whose items are
-    visible by then. The locks are taken in ascending order, so that notifiers never wait for each other in a circle.
+    visible by then. The locks are taken in ascending order, so that notifiers cannot deadlock.
     """
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(hashtextextended('inbox:' || o.id, 0)) FROM unnest(%(ids)s::bigint[]) AS o(id)",
@@ -113,13 +113,22 @@ def _decision(decided: RecipientDecision) -> NewDecision:
 
 _REASONS: Final = "ARRAY[" + ", ".join(f"'{reason.value}'" for reason in BY_STRENGTH) + "]"
 
-# Everything that an insert would have set, defaults included: the id, the dates, and the columns that streams follow.
-_RAISED: Final = ("id", "event_id", "event_type", "reason", "date_created", "date_read", "written_by", "written_after")
+# All columns that an insert would set, including defaults: the id, the dates, and the columns that streams follow.
+_PROMOTED: Final = (
+    "id",
+    "event_id",
+    "event_type",
+    "reason",
+    "date_created",
+    "date_read",
+    "written_by",
+    "written_after",
+)
 
 _WRITE_ITEMS: Final = insert_statement(
     notifications,
     _NewItem._fields,
-    f"ON CONFLICT (activity_id, user_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _RAISED)}"
+    f"ON CONFLICT (activity_id, user_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _PROMOTED)}"
     f" WHERE array_position({_REASONS}, excluded.reason)"
     f" > coalesce(array_position({_REASONS}, {notifications.name}.reason), 0)"
     " RETURNING activity_id, user_id",

@@ -101,8 +101,8 @@ class Notifier:
             with connection.begin_nested():
                 planned = plan(connection, events)
         except Exception as error:
-            # Another transaction is in the way, for example a notifier's that keeps the inboxes locked. That is no
-            # event's fault, and the batch is planned again.
+            # Another transaction is in the way, for example that of a notifier that holds the inboxes' locks. No event
+            # is at fault, so the batch is planned again.
             if connection.invalidated or is_contention(error):
                 raise
             if len(activities) == 1:

@@ -1,7 +1,8 @@
 """The planner, which turns a batch of events into notification decisions and inbox items, in one transaction.
 
 For every person in an activity's audience, it makes one decision and, if they are to be notified, one inbox item.
-Planning an activity again changes nothing, except that a stronger reason raises the item (:mod:`workers.notify.inbox`).
+Planning an activity again changes nothing, except that a stronger reason promotes the item
+(:mod:`workers.notify.inbox`).
 """
 
 from __future__ import annotations

@@ -42,13 +42,13 @@ class BusMessage(NamedTuple):
 
 
 class PublishResult(NamedTuple):
-    """What has become of the messages of a batch, by index; all queues have received those that are not listed.
+    """The result of publishing a batch, as indexes of its messages. All queues have received those that are not listed.
 
-    A full RabbitMQ queue has refused the messages in ``refused``; all other queues have received them. Those in
+    A full RabbitMQ queue has rejected the messages in ``rejected``; all other queues have received them. Those in
     ``unconfirmed`` may not have been received by any queue, because RabbitMQ blocks publishers or takes too long.
     """
 
-    refused: frozenset[int] = frozenset()
+    rejected: frozenset[int] = frozenset()
     unconfirmed: frozenset[int] = frozenset()
 
 
@@ -73,7 +73,8 @@ class EventBus:
     def check(self) -> None:
         """Connect if there is no connection. Otherwise check that the broker has not closed it and still responds.
 
-        If RabbitMQ no longer blocks the connection, also wait for its decision about messages sent before it did.
+        If RabbitMQ has just unblocked the connection, also wait until it has confirmed or rejected the messages sent
+        before.
 
         :raises Exception: if the broker is unreachable or the connection is lost. The next call opens another one.
         """
@@ -97,7 +98,7 @@ class EventBus:
     def publish(self, messages: Sequence[BusMessage]) -> PublishResult:
         """Publish the messages in order, and wait until the broker has responded to all of them.
 
-        If RabbitMQ blocks publishers meanwhile, do not wait for the end of that. Messages that it confirms later are
+        If RabbitMQ blocks publishers meanwhile, do not wait until it unblocks them. Messages that it confirms later are
         not sent a second time when they are passed to this function again.
 
         :raises Exception: if the broker or the connection failed. Part of the batch may have been published.
@@ -179,7 +180,7 @@ class EventBus:
         batch = SentBatch(self._connection, [messages[index] for index in indexes])
         batch.send(_publish)
         result = PublishResult(
-            frozenset(indexes[index] for index in batch.refused),
+            frozenset(indexes[index] for index in batch.rejected),
             frozenset(indexes[index] for index in batch.unconfirmed),
         )
         if batch.is_settled and not batch.is_blocked:
@@ -210,7 +211,7 @@ class EventBus:
             self._declare(self._connection)
         else:
             if unread >= self._max_unread:
-                # The messages only announce rows of the table, and a full queue would refuse events.
+                # The messages only announce rows of the events table, and a full queue would reject them.
                 queue.purge()
                 log.warning("bus.unread_queue_trimmed", queue=NOTIFIER_QUEUE, kept=0)
 

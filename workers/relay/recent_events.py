@@ -31,7 +31,7 @@ class RecentEvents:
         self._published.extend((now, event) for event in events)
 
     def move_on(self, responded_at: float) -> None:
-        """Forget the events published before the window that ends at ``responded_at``, a time of the clock."""
+        """End the window at ``responded_at``, in the clock's time, and forget the events before its start."""
         while self._published and self._published[0][0] < responded_at - self._seconds:
             self._published.popleft()
 

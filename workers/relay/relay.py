@@ -33,10 +33,10 @@ SUBJECTS_PER_BATCH: Final = 100
 EVENTS_PER_SUBJECT: Final = 50
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120)
-"""How many seconds after its 1st, 2nd, … refusal an event is sent again. After one more, it counts as published."""
+"""How many seconds after its 1st, 2nd, … rejection an event is sent again. After one more, it counts as published."""
 
 MAX_DEFERRED: Final = 5_000
-"""The maximum number of refused events that wait for a retry in a relay. Any others count as published at once."""
+"""The maximum number of rejected events that wait for a retry in a relay. Any others count as published at once."""
 
 REPUBLISHED_SECONDS: Final = 10.0
 """Events that were published within this many seconds before an outage of the broker are published again after it."""
@@ -53,7 +53,7 @@ class Relay:
         settings: BrokerSettings,
         *,
         bus: EventBus | None = None,
-        refused_events: RefusedEvents | None = None,
+        rejected_events: RejectedEvents | None = None,
         recent_events: RecentEvents | None = None,
     ) -> None:
         """Set up the relay, without connecting to anything. ``engine`` must provide two connections."""
@@ -62,14 +62,14 @@ class Relay:
         self._hints = HintPublisher(make_app(settings))
         self._sweeper = Sweeper(engine, self._hints)
         self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
-        self._refused_events = refused_events or RefusedEvents()
+        self._rejected_events = rejected_events or RejectedEvents()
         self._recent_events = recent_events or RecentEvents(REPUBLISHED_SECONDS)
         self._bus_has_failed = False
         self._loop = OutboxLoop(
             engine,
             PUBLISHING,
             self._publish,
-            deferred=self._refused_events.deferred,
+            deferred=self._rejected_events.deferred,
             subjects_per_batch=SUBJECTS_PER_BATCH,
             events_per_subject=EVENTS_PER_SUBJECT,
             log_event="events.published",
@@ -109,11 +109,11 @@ class Relay:
         with self._noting_bus_failures():
             result = self._bus.publish([BusMessage(event.type, event.body) for event in events])
         settled = [index for index in range(len(events)) if index not in result.unconfirmed]
-        refused = {position for position, index in enumerate(settled) if index in result.refused}
-        published = self._refused_events.settle([events[index].id for index in settled], refused)
+        rejected = {position for position, index in enumerate(settled) if index in result.rejected}
+        published = self._rejected_events.settle([events[index].id for index in settled], rejected)
         mark_processed(connection, PUBLISHING, published)
         self._recent_events.add(published)
-        return ProcessedBatch({"events": len(settled) - len(refused), "refused": len(refused)})
+        return ProcessedBatch({"events": len(settled) - len(rejected), "refused": len(rejected)})
 
     @contextmanager
     def _noting_bus_failures(self) -> Iterator[None]:
@@ -124,7 +124,7 @@ class Relay:
             raise
 
     def _publish_recent_events_again(self) -> None:
-        """Mark as waiting what an outage may have lost, although the broker had confirmed it."""
+        """Mark the events that an outage may have lost, although the broker had confirmed them, as waiting again."""
         with self._engine.begin() as connection:
             marked = mark_waiting(connection, PUBLISHING, self._recent_events.ids)
         self._recent_events.clear()
@@ -133,10 +133,10 @@ class Relay:
             log.info("relay.publishing_again", events=marked, reason="the broker was unreachable")
 
 
-class RefusedEvents:
-    """The events that a full RabbitMQ queue refused while other queues accepted them. They are retried a few times.
+class RejectedEvents:
+    """The events that a full RabbitMQ queue rejected while other queues accepted them. They are retried a few times.
 
-    Brief congestion loses nothing. A queue that stays full misses the events that it refused, and its service catches
+    Brief congestion loses nothing. A queue that stays full misses the events that it rejected, and its service catches
     up over HTTP. Such a queue neither delays the others nor floods them with duplicates (docs/decisions/0013).
     """
 
@@ -147,19 +147,19 @@ class RefusedEvents:
         self.deferred = DeferredRows(delays_seconds)
         self._max_retries = len(delays_seconds)
         self._max_deferred = max_deferred
-        self._refusing = False
+        self._is_rejecting = False
         self._given_up = 0
 
-    def settle(self, events: Sequence[UUID], refused: AbstractSet[int]) -> list[UUID]:
-        """Return the events that count as published. ``refused`` holds the indexes in ``events`` of the refused ones.
+    def settle(self, events: Sequence[UUID], rejected: AbstractSet[int]) -> list[UUID]:
+        """Return the events that count as published. ``rejected`` holds the indexes in ``events`` of the rejected ones.
 
-        A refused event is deferred. It counts as published once its retries are used up, or if too many others are
+        A rejected event is deferred. It counts as published once its retries are used up, or if too many others are
         deferred.
         """
-        deferred = {event for index, event in enumerate(events) if index in refused and self._try_defer(event)}
+        deferred = {event for index, event in enumerate(events) if index in rejected and self._try_defer(event)}
         published = [event for event in events if event not in deferred]
         self.deferred.clear(published)
-        self._log_changes(refused=len(refused), given_up=len(refused) - len(deferred))
+        self._log_changes(rejected=len(rejected), given_up=len(rejected) - len(deferred))
         return published
 
     def _try_defer(self, event: UUID) -> bool:
@@ -169,13 +169,13 @@ class RefusedEvents:
         self.deferred.defer(event)
         return True
 
-    def _log_changes(self, *, refused: int, given_up: int) -> None:
-        if refused and not self._refusing:
-            log.warning("relay.refused", events=refused, reason="a queue that is bound to the events is full")
+    def _log_changes(self, *, rejected: int, given_up: int) -> None:
+        if rejected and not self._is_rejecting:
+            log.warning("relay.refused", events=rejected, reason="a queue that is bound to the events is full")
         if given_up and not self._given_up:
             log.warning("relay.given_up", fix="empty the queue; its service catches up at /api/0/…/events/")
         self._given_up += given_up
-        if self._refusing and not refused and not self.deferred:
+        if self._is_rejecting and not rejected and not self.deferred:
             log.info("relay.refusals_ended", given_up=self._given_up)
             self._given_up = 0
-        self._refusing = bool(refused or self.deferred)
+        self._is_rejecting = bool(rejected or self.deferred)

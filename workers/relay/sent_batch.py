@@ -1,6 +1,6 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""A batch of messages on its way to RabbitMQ, and which of them RabbitMQ has confirmed or refused."""
+"""A batch of messages on its way to RabbitMQ, and which of them RabbitMQ has confirmed or rejected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKED_CONFIRM_SECONDS: Final = 0.2
 """How many seconds to wait for the next confirm of what RabbitMQ accepted before it blocked the connection."""
 
 SEND_SECONDS: Final = 4.0
-"""After this many seconds, no more messages are sent or waited for. A relay holds a transaction meanwhile."""
+"""How many seconds a batch may take to be sent and confirmed. It is limited because the relay holds a transaction."""
 
 _PROBE_TAG: Final = 1
 
@@ -29,7 +29,8 @@ M = TypeVar("M")
 class SentBatch(Generic[M]):
     """Messages sent on a channel of their own, which numbers them from 2. The first message is a probe.
 
-    As soon as RabbitMQ blocks the connection, no more is sent. If it has blocked publishers before, the probe notices.
+    As soon as RabbitMQ blocks the connection, no more messages are sent. If it blocks publishers from the start, only
+    the probe is sent.
     """
 
     def __init__(self, connection: Any, messages: Sequence[M]) -> None:
@@ -46,7 +47,7 @@ class SentBatch(Generic[M]):
         self._channel.events["basic_nack"].add(self._on_nack)
         self._sent = 0
         self._open: set[int] = set()
-        self._refused: set[int] = set()
+        self._rejected: set[int] = set()
 
     @property
     def is_blocked(self) -> bool:
@@ -54,19 +55,19 @@ class SentBatch(Generic[M]):
         return self._channel.connection.blocked_reason is not None
 
     @property
-    def refused(self) -> frozenset[int]:
-        """The indexes of the messages that RabbitMQ has refused."""
-        return frozenset(tag - _PROBE_TAG - 1 for tag in self._refused)
+    def rejected(self) -> frozenset[int]:
+        """The indexes of the messages that RabbitMQ has rejected."""
+        return frozenset(tag - _PROBE_TAG - 1 for tag in self._rejected)
 
     @property
     def confirmed(self) -> list[M]:
         """The messages that RabbitMQ has confirmed."""
-        others = self.unconfirmed | self.refused
+        others = self.unconfirmed | self.rejected
         return [message for index, message in enumerate(self._messages) if index not in others]
 
     @property
     def unconfirmed(self) -> frozenset[int]:
-        """The indexes of the messages that were not sent, or about which RabbitMQ has not decided yet."""
+        """The indexes of the messages that were not sent, or that RabbitMQ has neither confirmed nor rejected yet."""
         indexes = range(len(self._messages))
         return frozenset(
             index for index in indexes if index + 1 + _PROBE_TAG in self._open or index + 1 + _PROBE_TAG > self._sent
@@ -74,13 +75,13 @@ class SentBatch(Generic[M]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether RabbitMQ has confirmed or refused all that was sent."""
+        """Whether RabbitMQ has confirmed or rejected everything that was sent."""
         return not self._open
 
     def send(self, publish: Callable[[Producer, M], None]) -> None:
-        """Send the messages with ``publish``, and wait until RabbitMQ has decided about them or blocks.
+        """Send the messages with ``publish``, and wait until RabbitMQ has confirmed or rejected them.
 
-        Stop waiting after about ``SEND_SECONDS``.
+        Stop as soon as RabbitMQ blocks the connection, or after about ``SEND_SECONDS``.
 
         :raises Exception: the connection failed, or RabbitMQ does not respond.
         """
@@ -103,7 +104,7 @@ class SentBatch(Generic[M]):
                 raise
 
     def wait_until_settled(self) -> None:
-        """Wait, after RabbitMQ has unblocked the connection, until it has decided about all that was sent.
+        """Wait until RabbitMQ, having unblocked the connection, has confirmed or rejected everything that was sent.
 
         :raises Exception: the connection failed, or RabbitMQ does not respond.
         """
@@ -122,7 +123,7 @@ class SentBatch(Generic[M]):
         self._settle(tag, multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused |= self._settle(tag, multiple)
+        self._rejected |= self._settle(tag, multiple)
 
     def _settle(self, tag: int, multiple: bool) -> set[int]:
         settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}

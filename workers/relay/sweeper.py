@@ -30,8 +30,8 @@ MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
 
 FLOOR_SECONDS: Final = 2.0
-"""How many seconds pass before the floor is raised again. Until then, claims may read the entries of as many commands
-as were finished in the meantime."""
+"""How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
+that have finished in the meantime."""
 
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
@@ -49,7 +49,7 @@ class Sweeper:
         self._engine = engine
         self._hints = hints
         self._hinted_at: dict[str, float] = {}
-        self._looked_through = dict.fromkeys(Lane, 0)
+        self._scanned_to = dict.fromkeys(Lane, 0)
         self._prune_at = 0.0
         self._raise_floor_at = 0.0
         self._stop = threading.Event()
@@ -77,9 +77,9 @@ class Sweeper:
 
     def _find_overdue(self, connection: Connection) -> list[tuple[Lane, str]]:
         subjects = backlog.find_due_retries(connection)
-        for lane, after in self._looked_through.items():
+        for lane, after in self._scanned_to.items():
             found = backlog.find_overdue_subjects(connection, lane, older_than=OVERDUE_SECONDS, after=after)
-            self._looked_through[lane] = found.after
+            self._scanned_to[lane] = found.after
             subjects += found.subjects
         return list(dict.fromkeys(subjects))
 

@@ -12,7 +12,7 @@ FORGET_SECONDS: Final = 1200
 
 
 class DeferredRows:
-    """The rows to skip until their delay has passed. They are remembered in this process only.
+    """The rows to skip until their delay has elapsed. They are remembered in this process only.
 
     Nothing is lost when the process ends: the next process retries every row at once.
     """
@@ -42,7 +42,7 @@ class DeferredRows:
             self._rows.pop(row, None)
 
     def not_due(self) -> list[UUID]:
-        """Return the rows whose delay has not passed yet."""
+        """Return the rows whose delay has not elapsed yet."""
         now = time.monotonic()
         self._rows = {row: entry for row, entry in self._rows.items() if entry[1] > now - FORGET_SECONDS}
         return [row for row, (_, due) in self._rows.items() if due > now]

@@ -1,7 +1,7 @@
 """Give every incident one subject, and every waiting or dead command the subject of its incident.
 
 Revision: 0009, after 0008. All processes of the previous release must be stopped before it is applied: they would order
-commands by the old subjects. No release later than 0.1.0 has these subjects.
+commands by the old subjects. Only 0.1.0 uses the old subjects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHECK = """
 ALTER TABLE incidents ADD CONSTRAINT incidents_one_subject_check CHECK (alert_rule_id IS NULL OR dedup_key IS NULL)
 """
 
-OPENINGS = """
+OPEN_COMMANDS = """
 UPDATE commands SET subject = CASE
     WHEN payload ? 'alert_rule' THEN 'rule:' || (payload->>'alert_rule')
     WHEN payload ? 'dedup_key' THEN 'key:' || organization_id || ':' || md5(payload->>'dedup_key')
@@ -43,7 +43,7 @@ WHERE c.state IN ('accepted', 'dead') AND c.subject = 'incident:' || i.organizat
 def upgrade() -> None:
     op.get_bind().exec_driver_sql(DROP_KEYS)
     op.get_bind().exec_driver_sql(CHECK)
-    for statement in (OPENINGS, BY_KEY, BY_NUMBER):
+    for statement in (OPEN_COMMANDS, BY_KEY, BY_NUMBER):
         op.get_bind().exec_driver_sql(statement)
 
 

@@ -1,7 +1,7 @@
-"""Find waiting commands by lane, from a floor on; count timeouts; empty the batches in flight when the server crashes.
+"""Add indexes by lane, a floor and a timeout counter for waiting commands, and make the batches in flight unlogged.
 
-Revision: 0010, after 0009, which needs the processes of the previous release to be stopped. If it is interrupted, it
-can be run again.
+Revision: 0010, after 0009. It can only be applied after 0009, so the processes of 0.1.0 are already stopped. If it is
+interrupted, it can be run again.
 """
 
 from __future__ import annotations
