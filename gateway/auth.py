@@ -25,7 +25,7 @@ from models.directory.policy_facts import (
 )
 from models.enums import CallerKind, OpsRole
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
-from models.refusals import Forbidden, Unauthenticated
+from models.refusals import Forbidden, ForbiddenCode, Unauthenticated
 from tasks.commands.fields import identifier
 
 
@@ -153,6 +153,8 @@ def _caller(credential: Credential, row: Any) -> Caller | Exception:
     try:
         require_valid_credential(_credential_facts(credential, row))
     except (Unauthenticated, Forbidden) as refusal:
+        if isinstance(refusal, Forbidden) and credential.act_as == 0:
+            return Forbidden(code=ForbiddenCode.ACT_AS_MALFORMED)
         return refusal
     # A service acts for members of its own organization. Their roles there do not count in another organization.
     actor = actor_from_membership(

@@ -75,7 +75,11 @@ class Container:
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)
         self.broadcaster = EventBroadcaster(
-            self._reads, self.authenticator, wake_url=settings.wake_url, seconds=timeouts.read_seconds
+            self._reads,
+            self.authenticator,
+            wake_url=settings.wake_url,
+            seconds=timeouts.read_seconds,
+            site_url=settings.public_url or "",
         )
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)

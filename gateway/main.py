@@ -23,6 +23,7 @@ from gateway.api.endpoint import Endpoint
 from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
 from gateway.http.request_log import RequestLog
+from gateway.http.request_target import RequestTarget
 from gateway.http.responses import accepts_problem_json, error_response
 from gateway.routes import (
     alert_rules,
@@ -94,7 +95,7 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
             *health.routes(container),
             *documentation.routes(ENDPOINTS),
         ],
-        middleware=[Middleware(RequestLog)],
+        middleware=[Middleware(RequestLog), Middleware(RequestTarget)],
         exception_handlers={404: _not_found, 405: _not_allowed},
         lifespan=lifespan,
     )

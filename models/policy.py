@@ -14,7 +14,7 @@ from typing import Final
 
 from models.enums import CallerKind, Feature, IncidentStatus, Role
 from models.permissions import MAY_OPEN, Permission
-from models.refusals import Forbidden, NotFound, Unauthenticated
+from models.refusals import Forbidden, ForbiddenCode, NotFound, Unauthenticated
 from models.role_scopes import GLOBAL_ROLES, ROLE_SCOPES
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
@@ -110,13 +110,12 @@ def require_valid_credential(credential: CredentialFacts | None) -> None:
         raise Unauthenticated("Token expired")
     if credential.kind is CallerKind.USER and not credential.user_active:
         raise Unauthenticated("User inactive or deleted")
-    if credential.acts_for_user and not (
-        credential.kind is CallerKind.SERVICE
-        and credential.may_act_for_users
-        and credential.user_active
-        and credential.is_member
-    ):
+    if not credential.acts_for_user:
+        return
+    if not (credential.kind is CallerKind.SERVICE and credential.may_act_for_users):
         raise Forbidden
+    if not (credential.user_active and credential.is_member):
+        raise Forbidden(code=ForbiddenCode.ACT_AS_NOT_MEMBER)
 
 
 @lru_cache(maxsize=64)
@@ -158,8 +157,9 @@ def require_token_scope(actor: Actor, permission: Permission, method: str) -> No
     """
     if actor.is_session or actor.kind is CallerKind.SYSTEM:
         return
-    if not (actor.scopes or NO_SCOPES) & permission.scopes.get(method, NO_SCOPES):
-        raise Forbidden
+    allowing = permission.scopes.get(method, NO_SCOPES)
+    if not (actor.scopes or NO_SCOPES) & allowing:
+        raise Forbidden(code=ForbiddenCode.SCOPE_MISSING, scopes=allowing)
 
 
 def require_organization_access(
@@ -172,8 +172,9 @@ def require_organization_access(
     """
     if actor.kind is CallerKind.SYSTEM:
         return
-    if not effective_scopes(actor, organization) & permission.scopes.get(method, NO_SCOPES):
-        raise Forbidden
+    allowing = permission.scopes.get(method, NO_SCOPES)
+    if not effective_scopes(actor, organization) & allowing:
+        raise Forbidden(code=ForbiddenCode.SCOPE_MISSING, scopes=allowing)
     feature = permission.required_feature(method)
     if feature is not None and not organization.has(feature):
         raise NotFound
@@ -208,7 +209,7 @@ def require_project_access(actor: Actor, organization: OrganizationFacts, projec
     :raises Forbidden: when the actor has access to none of them.
     """
     if actor.kind is not CallerKind.SYSTEM and not may_read(actor, organization, projects):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
 
 
 def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
@@ -221,7 +222,7 @@ def require_status_scope(actor: Actor, organization: OrganizationFacts, status: 
     if status is IncidentStatus.CLOSED or actor.kind is CallerKind.SYSTEM:
         return
     if not effective_scopes(actor, organization) & MAY_OPEN:
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.SCOPE_MISSING, scopes=MAY_OPEN)
 
 
 def require_comment_author(actor: Actor) -> None:
@@ -230,7 +231,7 @@ def require_comment_author(actor: Actor) -> None:
     :raises Forbidden: when the actor is neither a person nor a service acting for one.
     """
     if actor.kind is CallerKind.KEY:
-        raise Forbidden("Key doesn't have permission to delete Note")
+        raise Forbidden("Key doesn't have permission to delete Note", code=ForbiddenCode.KEY_NOT_ALLOWED)
     require_person(actor)
 
 
@@ -240,7 +241,8 @@ def require_person(actor: Actor) -> None:
     :raises Forbidden: when the actor is an API key, or a service that acts for nobody.
     """
     if not actor.is_person and actor.kind is not CallerKind.SYSTEM:
-        raise Forbidden
+        codes = {CallerKind.KEY: ForbiddenCode.KEY_NOT_ALLOWED, CallerKind.SERVICE: ForbiddenCode.ACT_AS_REQUIRED}
+        raise Forbidden(code=codes.get(actor.kind))
 
 
 def require_service(actor: Actor) -> None:

@@ -9,16 +9,17 @@ command is retried and, after five failed attempts or five timeouts, becomes dea
     ├── Forbidden 403             ├── StaleVersion 412
     ├── NotFound 404              ├── BodyTooLarge 413
     ├── MethodNotAllowed 405      ├── UnsupportedMediaType 415
-    ├── Gone 410                  ├── IdempotencyKeyReused 422
-    ├── MalformedRequest 400      ├── TooManyRequests 429
-    ├── InvalidFields 400         └── Unavailable 503
-    ├── StringRefusal 400
+    ├── Gone 410                  ├── UnsupportedContentCoding 415
+    ├── MalformedRequest 400      ├── IdempotencyKeyReused 422
+    ├── InvalidFields 400         ├── TooManyRequests 429
+    ├── StringRefusal 400         └── Unavailable 503
     └── ListRefusal 400
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import ClassVar, Final
 
 from models.types import JSON
@@ -41,6 +42,11 @@ class Refusal(Exception):
         """The headers that HTTP requires in the response."""
         return {}
 
+    @property
+    def problem_members(self) -> Mapping[str, JSON]:
+        """The members that say more in the RFC 9457 form of the response, such as a more precise ``code``."""
+        return {}
+
 
 class Unauthenticated(Refusal):
     """401: the credential is missing, unknown, expired or revoked, or its user is inactive."""
@@ -56,13 +62,40 @@ class Unauthenticated(Refusal):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class ForbiddenCode(StrEnum):
+    """Why a caller is forbidden to do something. ``SCOPE_MISSING`` comes with the scopes of which one would do."""
+
+    ACT_AS_REQUIRED = "act_as_required"
+    ACT_AS_MALFORMED = "act_as_malformed"
+    ACT_AS_NOT_MEMBER = "act_as_not_member"
+    SCOPE_MISSING = "scope_missing"
+    NO_PROJECT_ACCESS = "no_project_access"
+    KEY_NOT_ALLOWED = "key_not_allowed"
+
+
 class Forbidden(Refusal):
     """403: the caller is authenticated but lacks the required permission."""
 
     status = 403
 
-    def __init__(self, detail: str = "You do not have permission to perform this action.") -> None:
+    def __init__(
+        self,
+        detail: str = "You do not have permission to perform this action.",
+        *,
+        code: ForbiddenCode | None = None,
+        scopes: Iterable[str] = (),
+    ) -> None:
         super().__init__({"detail": detail})
+        self.code = code
+        self.scopes = sorted(scopes)
+
+    @property
+    def problem_members(self) -> Mapping[str, JSON]:
+        """The reason as ``code`` if it is known, and the ``scopes`` of which one would do."""
+        if self.code is None:
+            return {}
+        scopes = {"scopes": self.scopes} if self.code is ForbiddenCode.SCOPE_MISSING else {}
+        return {"code": self.code.value, **scopes}
 
 
 class NotFound(Refusal):
@@ -168,6 +201,20 @@ class UnsupportedMediaType(Refusal):
 
     def __init__(self, media_type: str) -> None:
         super().__init__({"detail": f'Unsupported media type "{media_type}" in request.'})
+
+
+class UnsupportedContentCoding(Refusal):
+    """415: the request body is compressed or otherwise encoded."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__({"detail": "Send the body without Content-Encoding."})
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The ``Accept-Encoding`` header, which tells the cause from an unsupported media type (RFC 9110 §15.5.16)."""
+        return {"Accept-Encoding": "identity"}
 
 
 class IdempotencyKeyReused(Refusal):

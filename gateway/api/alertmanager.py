@@ -17,11 +17,10 @@ from gateway.http.parsing import BODY_LIMIT_BYTES
 from models.enums import AlertState
 from models.refusals import FIELD_NOT_NULL, BodyTooLarge, InvalidFields
 from models.types import JSON
-from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.alertmanager import AlertStart, ReceiveAlerts
 from tasks.commands.fields import (
     NOT_A_STRING,
     AlertStateField,
-    OptionalTimestamp,
     TextField,
     check_each,
     errors_by_field,
@@ -97,7 +96,7 @@ _Labels = Annotated[dict[str, str], PlainValidator(_labels)]
 class _Alert(BaseModel):
     status: AlertStateField
     labels: _Labels = Field(default_factory=dict)
-    starts_at: OptionalTimestamp = Field(default=None, alias="startsAt")
+    starts_at: AlertStart = Field(default=None, alias="startsAt")
 
 
 class _Group(BaseModel):

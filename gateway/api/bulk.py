@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic_core import PydanticCustomError
+
 from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
 from gateway.api.context import RequestContext
-from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command
+from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command, with_condition
 from gateway.http.parsing import (
     BODY_LIMIT_BYTES,
+    if_version,
     is_idempotency_key,
     json_size,
     parse_idempotency_key,
@@ -43,11 +46,12 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command in the list. ``key`` is its own idempotency key."""
+    """One command in the list. ``key`` is its own idempotency key, and ``version`` the version that it requires."""
 
     entry: CatalogEntry
     command: Command
     key: str | None = None
+    version: int | None = None
 
 
 async def submit_commands(context: RequestContext) -> HttpResponse:
@@ -64,7 +68,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     _require_permissions(context, sources)
     if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
         raise BodyTooLarge(BODY_LIMIT_BYTES)
-    items = _validate_items(sources)
+    items = _validate_items(context, sources)
     return await submit_items(context, items, condition=condition, header_key=header_key)
 
 
@@ -135,11 +139,11 @@ def _entry_of(source: Mapping[str, JSON]) -> CatalogEntry | None:
 # --- items -----------------------------------------------------------------------------------------------------
 
 
-def _validate_items(sources: Sequence[JSON]) -> list[BulkItem]:
+def _validate_items(context: RequestContext, sources: Sequence[JSON]) -> list[BulkItem]:
     items, errors = [], {}
     for index, source in enumerate(sources):
         try:
-            items.append(_validate_item(source))
+            items.append(_validate_item(context, source))
         except InvalidFields as invalid:
             errors[str(index)] = invalid.body
     if errors:
@@ -147,24 +151,32 @@ def _validate_items(sources: Sequence[JSON]) -> list[BulkItem]:
     return items
 
 
-def _validate_item(source: JSON) -> BulkItem:
+def _validate_item(context: RequestContext, source: JSON) -> BulkItem:
     if not isinstance(source, dict):
         raise InvalidFields({"non_field_errors": [not_an_object(source)]})
     entry = _entry_of(source)
     if entry is None:
         raise InvalidFields({"type": [_type_error(source)]})
     known = _ITEM_FIELDS | entry.command_class.wire_fields()
+    if entry.is_conditional:
+        known |= {"ifVersion"}
     errors: dict[str, Any] = {name: ["Unknown field."] for name in source if name not in known}
     key = source.get("idempotencyKey")
     if "idempotencyKey" in source and not is_idempotency_key(key):
         errors["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
+    version = None
+    if "ifVersion" in source and entry.is_conditional:
+        try:
+            version = if_version(source["ifVersion"])
+        except PydanticCustomError as error:
+            errors["ifVersion"] = [error.message()]
     try:
-        command = validate_command(entry.command_class, source, STRICT_CONTEXT)
+        command = validate_command(context, entry.command_class, source, STRICT_CONTEXT)
     except InvalidFields as invalid:
         raise InvalidFields(invalid.body | errors) from None
     if errors:
         raise InvalidFields(errors)
-    return BulkItem(entry, command, key)
+    return BulkItem(entry, command, key, version)
 
 
 def _type_error(source: Mapping[str, JSON]) -> str:
@@ -202,7 +214,8 @@ def _make_submission(
         indexes.append(len(rows))
         if item.key is not None:
             keys[item.key] = IdempotencyKey(item.key, digest, (len(rows),))
-        rows.append(ledger_row(context, item.entry, item.command, lane=Lane.BULK))
+        row = ledger_row(context, item.entry, item.command, lane=Lane.BULK)
+        rows.append(with_condition(row, None if item.version is None else (item.version,)))
     if header_key is not None:
         if header_key in keys:
             raise IdempotencyKeyReused

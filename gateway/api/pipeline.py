@@ -23,7 +23,14 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint
 from gateway.auth import Caller, Credential
 from gateway.container import Container
-from gateway.http.parsing import Headers, parse_act_as, parse_bearer_token, read_body, require_json_type
+from gateway.http.parsing import (
+    Headers,
+    parse_act_as,
+    parse_bearer_token,
+    read_body,
+    require_identity_coding,
+    require_json_type,
+)
 from gateway.http.request_log import record_of
 from gateway.http.responses import HttpResponse, accepts_problem_json, error_response, refusal_response
 from models.enums import CallerKind, OpsRole
@@ -91,6 +98,7 @@ class EndpointPipeline:
         # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
         deadline += clock() - authenticated_at
         if body:
+            require_identity_coding(headers)
             require_json_type(headers)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         self._require_method_and_scope(caller, method)

@@ -6,7 +6,9 @@ it are checked here. The worker decides everything that depends on the state of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -18,7 +20,7 @@ from gateway.api.command_response import command_response
 from gateway.api.context import RequestContext
 from gateway.http.json_digest import json_digest
 from gateway.http.parsing import (
-    expected_version,
+    expected_versions,
     parse_idempotency_key,
     parse_if_match,
     require_object,
@@ -33,7 +35,7 @@ from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit
 from models.refusals import InvalidFields, Refusal
 from models.types import JSON
-from tasks.commands.base import Command
+from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
 from tasks.commands.fields import errors_by_field
 
@@ -73,7 +75,7 @@ async def submit_command(
         condition = parse_if_match(context.headers)
         body = await context.json_body()
         from_body = _body_fields(body, command_class, body_field) if has_body else {}
-        command = validate_command(command_class, from_body | from_path)
+        command = validate_command(context, command_class, from_body | from_path)
         if require is not None:
             require(command)
         require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
@@ -88,7 +90,7 @@ async def submit_command(
         raise
     row = ledger_row(context, entry, command, lane=entry.lane)
     if entry.is_conditional:
-        row = row._replace(expected_version=expected_version(condition))
+        row = with_condition(row, expected_versions(condition))
     keys: tuple[IdempotencyKey, ...] = ()
     if key is not None:
         keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
@@ -105,7 +107,10 @@ def _body_fields(body: JSON, command_class: type[Command], body_field: str | Non
 
 
 def validate_command(
-    command_class: type[Command], fields: Mapping[str, JSON], validation_context: Mapping[str, bool] | None = None
+    context: RequestContext,
+    command_class: type[Command],
+    fields: Mapping[str, JSON],
+    validation_context: Mapping[str, bool] | None = None,
 ) -> Command:
     """Return the command with these fields. ``validation_context`` sets how strictly nested objects are checked.
 
@@ -116,6 +121,7 @@ def validate_command(
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
     command.require_consistency()
+    command.require_submittable(by=context.actor.kind, at=datetime.now(UTC))
     return command
 
 
@@ -138,6 +144,16 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
         incident=subject.number,
         payload_version=command.payload_version,
     )
+
+
+def with_condition(row: NewCommand, versions: Sequence[int] | None) -> NewCommand:
+    """Return the row of a command that is applied only if its resource has one of the versions (``None``: any)."""
+    if versions is None:
+        return row
+    if len(versions) == 1:
+        return row._replace(expected_version=versions[0])
+    payload = json.loads(row.payload) | {EXPECTED_VERSIONS: list(versions)}
+    return row._replace(expected_version=max(versions), payload=json.dumps(payload))
 
 
 def request_digest(context: RequestContext, condition: str | None, exact_body: JSON) -> str:

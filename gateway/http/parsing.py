@@ -10,9 +10,16 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
-from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, Unauthenticated, UnsupportedMediaType
+from models.refusals import (
+    BodyTooLarge,
+    InvalidFields,
+    MalformedRequest,
+    Unauthenticated,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
+)
 from models.types import JSON, MAX_ID
-from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, not_an_object
+from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, integer, not_an_object
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 """The maximum size of a request body, and of each item in a body that holds many items."""
@@ -23,7 +30,12 @@ LARGE_BODY_LIMIT_BYTES: Final = 8 * 1024 * 1024
 MAX_NESTING: Final = 20
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
-_IF_MATCH: Final = re.compile(r'"[0-9]{1,19}(-[!#-~]*)?"')
+_TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
+_TAG_LIST: Final = re.compile(rf"[ \t,]*{_TAG.pattern}([ \t]*,[ \t,]*{_TAG.pattern})*[ \t,]*")
+_OUR_TAG: Final = re.compile(r'(?:W/)?"([0-9]{1,19})(?:[-;][^"]*)?"')
+
+NO_VERSION: Final = -1
+"""A version that no resource has."""
 
 
 class Headers:
@@ -116,20 +128,32 @@ def is_idempotency_key(value: JSON) -> bool:
 def parse_if_match(headers: Headers) -> str | None:
     """Return the value of ``If-Match``, or ``None`` if the header is absent.
 
-    :raises MalformedRequest: if the value is not ``*``, ``"<version>"`` or one of our ETags, or if the header is
-        repeated.
+    :raises MalformedRequest: if the value is neither ``*`` nor a list of entity tags (RFC 9110 §13.1.1).
     """
-    tag = headers.single(b"if-match", "If-Match")
-    if tag is not None and tag != "*" and not _IF_MATCH.fullmatch(tag):
-        raise MalformedRequest('If-Match must be *, "<version>" or the ETag of an earlier response.')
-    return tag
+    tags = headers.joined(b"if-match")
+    if tags is not None and tags != "*" and not _TAG_LIST.fullmatch(tags):
+        raise MalformedRequest('If-Match must be * or a list of tags, such as "<version>" or an ETag of ours.')
+    return tags
 
 
-def expected_version(condition: str | None) -> int | None:
-    """Return the version that an ``If-Match`` value requires, or ``None`` if every version matches."""
+def expected_versions(condition: str | None) -> tuple[int, ...] | None:
+    """Return the versions that an ``If-Match`` value allows, or ``None`` if it allows every version.
+
+    Tags are compared by their version alone: a proxy may have added a suffix, or made them weak. If no tag is one of
+    ours, the only version is one that no resource has.
+    """
     if condition is None or condition == "*":
         return None
-    return min(int(condition.strip('"').partition("-")[0]), MAX_ID)
+    tags = (_OUR_TAG.fullmatch(tag) for tag in _TAG.findall(condition))
+    return tuple(sorted({min(int(tag[1]), MAX_ID) for tag in tags if tag})) or (NO_VERSION,)
+
+
+def if_version(value: JSON) -> int:
+    """Return the version that a bulk item's ``ifVersion`` requires.
+
+    :raises PydanticCustomError: if the value is not an integer.
+    """
+    return max(NO_VERSION, min(integer(value), MAX_ID))
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------
@@ -158,6 +182,16 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
         if len(body) > limit:
             raise BodyTooLarge(limit)
     return body
+
+
+def require_identity_coding(headers: Headers) -> None:
+    """Require a body without ``Content-Encoding``, or with ``identity``.
+
+    :raises UnsupportedContentCoding: if the body has any other coding.
+    """
+    codings = (headers.joined(b"content-encoding") or "").split(",")
+    if any(each.strip().lower() not in ("", "identity") for each in codings):
+        raise UnsupportedContentCoding
 
 
 def require_json_type(headers: Headers) -> None:

@@ -142,7 +142,10 @@ def _matches(if_none_match: str, tag: str) -> bool:
 
 def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
     """Return a refusal as a response, in the format of RFC 9457 if ``problem`` is true."""
-    return error_response(refusal.status, refusal.body, refusal.headers, problem=problem)
+    if not problem:
+        return json_response(refusal.status, refusal.body, refusal.headers)
+    details = problem_details(refusal.status, refusal.body) | dict(refusal.problem_members)
+    return HttpResponse(refusal.status, encode_json(details), dict(refusal.headers), PROBLEM_TYPE)
 
 
 def error_response(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:

@@ -184,6 +184,8 @@ def _bulk_body() -> Json:
         item = _command_body(entry.command_class, (), {})
         key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
+        if entry.is_conditional:
+            item["properties"]["ifVersion"] = json_schema.INTEGER
         item["required"] = ["type", *item.get("required", [])]
         items.append(_closed(item))
     commands: Json = {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"oneOf": items}}

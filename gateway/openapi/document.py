@@ -192,6 +192,7 @@ def _refusal(status: int, operation: Operation) -> Json:
     required = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     # A refusal by the worker is the outcome of an accepted command.
     optional = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in shared.OUTCOME_STATUSES else []
+    optional += ["Accept-Encoding"] if status == 415 else []
     return {
         "description": shared.REFUSALS[status],
         "content": content | {"application/problem+json": {"schema": component_reference("Problem")}},

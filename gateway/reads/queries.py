@@ -46,6 +46,8 @@ AUTHOR_COLUMNS: Final = (
 )
 """The columns for an author in a row that also holds an activity. The author's id is named ``author_id``."""
 
+_IS_UNREAD: Final = (notifications.c.date_read.is_(None), notifications.c.retracted.is_(False))
+
 
 class IncidentDetails(NamedTuple):
     """An incident with its details. ``projects`` holds slugs, and ``seen_by`` lists the latest viewer first."""
@@ -198,13 +200,16 @@ class Queries:
                 activities.c.value,
                 activities.c.previous_value,
                 activities.c.comment,
+                users.c.id.label("author_id"),
+                users.c.name.label("author_name"),
             )
             .join_from(notifications, incidents, incidents.c.id == notifications.c.incident_id)
             .outerjoin(activities, activities.c.id == notifications.c.activity_id)
+            .outerjoin(users, users.c.id == activities.c.user_id)
             .where(*is_readable_item(actor, organization))
         )
         if unread:
-            statement = statement.where(notifications.c.date_read.is_(None))
+            statement = statement.where(*_IS_UNREAD)
         return await self._rows(paginate(statement, page, notifications.c.id, descending=True))
 
     async def unread_count(self, actor: Actor, organization: OrganizationFacts) -> int:
@@ -212,7 +217,7 @@ class Queries:
         rows = await self._rows(
             select(func.count().label("unread"))
             .select_from(notifications)
-            .where(*is_readable_item(actor, organization), notifications.c.date_read.is_(None))
+            .where(*is_readable_item(actor, organization), *_IS_UNREAD)
         )
         count: int = rows[0].unread
         return count

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
@@ -9,21 +12,41 @@ from gateway.http.pagination import page_response, parse_page
 from gateway.http.responses import HttpResponse, conditional_response, json_response
 from models.permissions import INBOX
 from models.policy import require_person
+from models.refusals import InvalidFields
 from models.serializers.notifications import decisions_json, notification_json
 from tasks.commands.notifications import ReadNotifications
 
 PAGE = 100
+_FLAGS: Final = {"1": True, "true": True, "0": False, "false": False}
+
+_UNREAD: Final = Parameter(
+    "unread",
+    "1 or true lists only unread notifications, without retracted ones.",
+    {"type": "string", "enum": list(_FLAGS)},
+)
 
 
 async def list_notifications(context: RequestContext) -> HttpResponse:
     """List the caller's notifications, newest first."""
     require_person(context.actor)
     page = parse_page(context.query, default=PAGE)
-    unread = context.query.get("unread", "") not in ("", "0", "false")
-    rows = await context.container.queries.inbox(context.actor, context.organization, page, unread=unread)
+    rows = await context.container.queries.inbox(context.actor, context.organization, page, unread=_unread(context))
+    organization_url = f"{context.container.settings.public_url or ''}/organizations/{context.organization.slug}"
     return page_response(
-        page, rows, key_of=lambda row: (row.id,), serialize=notification_json, url=context.url, query=context.query
+        page,
+        rows,
+        key_of=lambda row: (row.id,),
+        serialize=partial(notification_json, organization_url=organization_url),
+        url=context.url,
+        query=context.query,
     )
+
+
+def _unread(context: RequestContext) -> bool:
+    value = context.query.get("unread", "0")
+    if value not in _FLAGS:
+        raise InvalidFields({"unread": [f"Valid values: {', '.join(_FLAGS)}."]})
+    return _FLAGS[value]
 
 
 async def count_notifications(context: RequestContext) -> HttpResponse:
@@ -54,7 +77,7 @@ ENDPOINTS = (
                 list_notifications,
                 "List the caller's notifications",
                 {200: "Notification"},
-                parameters=(Parameter("unread", "1 lists only unread notifications."),),
+                parameters=(_UNREAD,),
                 is_list=True,
             )
         },

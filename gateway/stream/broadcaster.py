@@ -51,14 +51,20 @@ class EventBroadcaster:
     """Broadcasts new events to open streams. Its intervals and limits are attributes, so that tests can reduce them."""
 
     def __init__(
-        self, engine: AsyncEngine, authenticator: Authenticator, *, wake_url: str | None, seconds: float
+        self,
+        engine: AsyncEngine,
+        authenticator: Authenticator,
+        *,
+        wake_url: str | None,
+        seconds: float,
+        site_url: str = "",
     ) -> None:
         self.heartbeat_seconds = HEARTBEAT_SECONDS
         self.poll_seconds = 0.5
         self.caller_ttl_seconds = 1.0
         self.max_queued_frames = 1000
         self.max_rows_per_poll = 5000
-        self._feed = EventFeed(engine)
+        self._feed = EventFeed(engine, site_url=site_url)
         self._authenticator = authenticator
         self._wake_url = wake_url
         self._seconds = seconds

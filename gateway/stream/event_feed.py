@@ -146,19 +146,24 @@ _HORIZON: Final = "SELECT written_after FROM events WHERE id >= %(oldest)s ORDER
 _INBOX_ITEMS: Final = """
 SELECT n.id, n.reason, n.event_id, n.event_type, n.activity_id, n.retracted, n.date_created, n.date_read,
        i.id AS incident, i.identifier, i.title, i.status, i.version, o.slug,
-       a.type AS activity_type, a.value, a.previous_value, a.comment
+       a.type AS activity_type, a.value, a.previous_value, a.comment, u.id AS author_id, u.name AS author_name
 FROM notifications n
 JOIN organizations o ON o.id = n.organization_id
 JOIN incidents i ON i.id = n.incident_id
 LEFT JOIN incident_activities a ON a.id = n.activity_id
+LEFT JOIN users u ON u.id = a.user_id
 WHERE n.id = ANY(%(numbers)s::bigint[])
 """
 
 
 class EventFeed:
-    """Queries for the feed. They do not convert database errors."""
+    """Queries for the feed. They do not convert database errors.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Links in the events start with ``site_url``, the gateway's public URL, or are paths if it is empty.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, site_url: str = "") -> None:
+        self._site_url = site_url
         # Each statement is a transaction of its own, and so has its own snapshot.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -267,7 +272,7 @@ class EventFeed:
             if row.number is None:
                 frame = event_frame(str(row.id), row.type, row.body)
             elif row.number in inbox:
-                frame = notification_frame(inbox[row.number])
+                frame = notification_frame(inbox[row.number], self._site_url)
             else:
                 continue  # The incident has been deleted in the meantime.
             items.append(FeedItem(row.organization_id, row.incident_id, row.user_id, frame))

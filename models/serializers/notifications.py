@@ -36,14 +36,27 @@ class ActivityReferenceJson(TypedDict):
     id: Id
 
 
+class AuthorJson(TypedDict):
+    """The person who caused a notification."""
+
+    id: Id
+    name: str
+
+
 class NotificationJson(TypedDict):
-    """A notification in a person's inbox."""
+    """A notification in a person's inbox.
+
+    ``author`` is null if tocsin itself caused it, and after a retraction. ``link`` is the URL of the incident's page:
+    under ``TOCSIN_PUBLIC_URL`` or, if that is not set, a path.
+    """
 
     id: Id
     reason: NotificationReason
     event: EventReferenceJson
     incident: IncidentReferenceJson
     activity: ActivityReferenceJson
+    author: AuthorJson | None
+    link: str
     text: str
     dateCreated: DateTime
     dateRead: DateTime | None
@@ -72,14 +85,16 @@ class DecisionListJson(TypedDict):
     decisions: list[DecisionJson]
 
 
-def notification_json(row: Any) -> NotificationJson:
-    """Serialize a notification from its row."""
+def notification_json(row: Any, organization_url: str) -> NotificationJson:
+    """Serialize a notification from its row. Links start with ``organization_url``, which ends with the slug."""
     return {
         "id": str(row.id),
         "reason": row.reason,
         "event": {"id": str(row.event_id), "type": row.event_type},
         "incident": {"identifier": str(row.identifier), "title": row.title},
         "activity": {"id": str(row.activity_id)},
+        "author": None if row.author_id is None else {"id": str(row.author_id), "name": row.author_name},
+        "link": f"{organization_url}/alerts/{row.identifier}/",
         "text": "" if row.retracted else _notification_text(row),
         "dateCreated": iso(row.date_created),
         "dateRead": iso_or_none(row.date_read),

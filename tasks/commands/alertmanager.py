@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import datetime
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from models.types import JSON
+from tasks.commands import json_schema
 from tasks.commands.base import Command
-from tasks.commands.fields import AlertStateField, OptionalText, OptionalTimestamp, TextField
+from tasks.commands.fields import AlertStateField, OptionalText, TextField, timestamp
+
+
+def _alert_start(value: JSON) -> datetime | None:
+    start = None if value is None else timestamp(value)
+    return None if start is None or start.year == 1 else start
+
+
+AlertStart = Annotated[
+    datetime | None, BeforeValidator(_alert_start), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
+]
+"""When an alert started. Go programs send the beginning of the year 1 for a time that they do not know."""
 
 
 class ReceiveAlerts(Command):
@@ -20,4 +34,4 @@ class ReceiveAlerts(Command):
     title: TextField
     project: OptionalText = None
     severity: OptionalText = None
-    starts_at: OptionalTimestamp = Field(default=None, alias="startsAt")
+    starts_at: AlertStart = Field(default=None, alias="startsAt")

@@ -7,11 +7,16 @@ reused.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from models.enums import CallerKind
 from tasks.commands.fields import OBJECT_ERRORS_KEY
+
+EXPECTED_VERSIONS: Final = "expected_versions"
+"""The key in a payload, beside the fields, of the list of allowed versions of the resource, if it has several."""
 
 
 class Command(BaseModel):
@@ -41,6 +46,14 @@ class Command(BaseModel):
         """Check the rules that concern several fields at once. By default, there are none.
 
         :raises InvalidFields: if the fields contradict each other.
+        """
+
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:
+        """Check the rules that depend on who submits the command, and when. By default, there are none.
+
+        The gateway checks them once, before it accepts the command. A service that acts for a member is a service.
+
+        :raises InvalidFields: if this kind of caller may not submit these values, or not at this time.
         """
 
     def to_payload(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Annotated, Any, Final, TypeVar
 
@@ -27,6 +27,8 @@ BLANK: Final = "This field may not be blank."
 NOT_A_STRING: Final = "Not a valid string."
 NOT_AN_INTEGER: Final = "A valid integer is required."
 NOT_A_NUMBER: Final = "A valid number is required."
+IN_THE_FUTURE: Final = "This time is more than 10 minutes in the future."
+IN_THE_PAST: Final = "This time is in the past."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """The key for errors about an object as a whole, unless a command defines its own."""
 
@@ -35,6 +37,9 @@ DEDUP_PREFIX: Final = "dedup:"
 
 UNPARSABLE: Final = ""
 """The text that is stored instead of a mention that cannot name anybody."""
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=10)
+"""How far a caller's clock may be ahead of ours."""
 
 T = TypeVar("T")
 
@@ -150,6 +155,14 @@ def timestamp(value: JSON) -> datetime:
     raise field_error(
         "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
     )
+
+
+def future_errors(name: str, moment: datetime, *, at: datetime) -> dict[str, JSON]:
+    """Return the errors by field if ``moment``, the value of the field ``name``, lies in the future at the time ``at``.
+
+    Clocks differ, so :data:`CLOCK_TOLERANCE` is allowed.
+    """
+    return {name: [IN_THE_FUTURE]} if moment > at + CLOCK_TOLERANCE else {}
 
 
 def mention(value: JSON) -> str | None:
@@ -274,6 +287,9 @@ OptionalTimestamp = Annotated[
     datetime | None, optional(timestamp), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
 ]
 IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(_INCIDENT_REFERENCE)]
+OptionalIncidentReference = Annotated[
+    str | None, optional(incident_reference), WithJsonSchema(json_schema.or_null(_INCIDENT_REFERENCE))
+]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),

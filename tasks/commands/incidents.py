@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from datetime import datetime
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
-from models.enums import IncidentStatus
+from models.enums import CallerKind, IncidentStatus
 from models.refusals import InvalidFields
 from tasks.commands import json_schema
 from tasks.commands.base import Command
@@ -17,14 +18,17 @@ from tasks.commands.fields import (
     OptionalTimestamp,
     Slugs,
     TextField,
+    future_errors,
     status_in,
 )
+
+ONLY_FOR_SERVICES: Final = "Only services may set a key."
 
 
 class OpenIncident(Command):
     """Open an incident. If an open incident has the same ``dedup_key``, it is returned instead.
 
-    ``alert_rule`` and ``dedup_key`` exclude each other.
+    ``alert_rule`` and ``dedup_key`` exclude each other. Only services may set a ``dedup_key``.
     """
 
     model_config = ConfigDict(json_schema_extra={"not": json_schema.all_given("alertRule", "dedupKey")})
@@ -45,6 +49,19 @@ class OpenIncident(Command):
         """
         if self.alert_rule is not None and self.dedup_key is not None:
             raise InvalidFields({"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
+
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:
+        """Check that only services set a ``dedup_key``, and that the incident has not started in the future.
+
+        A person could otherwise take over the key of a program.
+
+        :raises InvalidFields: if one of the fields breaks its rule.
+        """
+        errors = {} if self.date_started is None else future_errors("dateStarted", self.date_started, at=at)
+        if self.dedup_key is not None and by is not CallerKind.SERVICE:
+            errors["dedupKey"] = [ONLY_FOR_SERVICES]
+        if errors:
+            raise InvalidFields(errors)
 
 
 class SetStatus(Command):

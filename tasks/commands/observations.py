@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from models.enums import CallerKind
+from models.refusals import InvalidFields
 from models.timestamps import EARLIEST_OBSERVATION
 from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.base import Command
-from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, timestamp
+from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, future_errors, timestamp
 
 _SINCE_EARLIEST = json_schema.TIMESTAMP | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
 
@@ -33,6 +35,14 @@ class ObserveMetric(Command):
     value: OptionalNumber
     timestamp: Annotated[datetime, BeforeValidator(_observed_at), WithJsonSchema(_SINCE_EARLIEST)]
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
+
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:  # noqa: ARG002
+        """Check that the value was not observed in the future: later values would then be ignored as out of order.
+
+        :raises InvalidFields: if it was.
+        """
+        if errors := future_errors("timestamp", self.timestamp, at=at):
+            raise InvalidFields(errors)
 
     def to_payload(self) -> str:
         """Return the command as JSON for the ledger, including the fields that were sent as null."""

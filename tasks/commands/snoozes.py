@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
+from models.enums import CallerKind
+from models.refusals import InvalidFields
 from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
-from tasks.commands.fields import OptionalText, OptionalTimestamp, RowId, field_error, optional, text
+from tasks.commands.fields import IN_THE_PAST, OptionalText, OptionalTimestamp, RowId, field_error, optional, text
 
 
 def _target(value: JSON) -> str:
@@ -30,6 +33,14 @@ class SnoozeRule(RuleCommand):
     target: Annotated[_Target, BeforeValidator(_target)]
     until: OptionalTimestamp = None
     in_project: OptionalText = None
+
+    def require_submittable(self, *, by: CallerKind, at: datetime) -> None:  # noqa: ARG002
+        """Check that the snooze ends in the future.
+
+        :raises InvalidFields: if it would be over already.
+        """
+        if self.until is not None and self.until <= at:
+            raise InvalidFields({"until": [IN_THE_PAST]})
 
 
 class UnsnoozeRule(RuleCommand):

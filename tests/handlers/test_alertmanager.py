@@ -79,6 +79,16 @@ def test_without_a_start_time_the_incident_starts_at_acceptance(harness: Harness
     assert [incident.date_started for incident in alert_incidents(harness)] == [harness.ledger_row(id_)["accepted_at"]]
 
 
+@pytest.mark.parametrize("starts_at", ["0001-01-01T00:00:00Z", "2126-01-02T03:04:05Z"], ids=["year 1", "the future"])
+def test_an_impossible_start_time_counts_as_the_time_of_acceptance(
+    harness: Harness, acme: Acme, starts_at: str
+) -> None:
+    id_ = harness.accept(firing(startsAt=starts_at), **acme.by_service())
+    harness.apply()
+
+    assert [incident.date_started for incident in alert_incidents(harness)] == [harness.ledger_row(id_)["accepted_at"]]
+
+
 def test_repeated_alerts_change_nothing(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
     before, counts = alert_incidents(harness), harness.row_counts()

@@ -73,7 +73,8 @@ def unauthenticated(text: str) -> tuple[int, JSON]:
 
 
 def concerns_incident(entry: CatalogEntry) -> bool:
-    return "incident" in entry.command_class.model_fields
+    field = entry.command_class.model_fields.get("incident")
+    return field is not None and field.is_required()
 
 
 def concerns_rule(entry: CatalogEntry) -> bool:

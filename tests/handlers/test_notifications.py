@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 
 from models.base import new_id
 from models.notifications.notification import notifications
+from tasks.commands.incidents import OpenIncident
 from tasks.commands.notifications import ReadNotifications
 from tests.handlers.acme import Acme
 from tests.harness import Harness
@@ -82,6 +83,68 @@ def test_items_are_marked_as_read_up_to_an_id_inclusive(harness: Harness, acme: 
 
     assert outcome == (200, {"read": 2})
     assert unread(harness) == {third}
+
+
+def test_all_items_are_marked_as_read(harness: Harness, acme: Acme) -> None:
+    for _ in range(3):
+        an_item(harness, acme, "mem")
+    others = an_item(harness, acme, "ana")
+
+    assert harness.execute(read(all=True), **acme.by("mem")) == (200, {"read": 3})
+    assert unread(harness) == {others}
+
+
+def about_another_incident(harness: Harness, acme: Acme, item: int) -> int:
+    """Move the item to a new incident; return the incident's number."""
+    opened = harness.execute(
+        OpenIncident.model_validate({"title": "Other", "projects": ["p1"], "dedupKey": "other"}), **acme.by_service()
+    )
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE notifications SET incident_id = (SELECT max(id) FROM incidents) WHERE id = %(id)s", {"id": item}
+        )
+    return int(opened[1]["identifier"])
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_the_items_about_an_incident_are_marked_as_read(harness: Harness, acme: Acme, by_key: bool) -> None:
+    first, second = (an_item(harness, acme, "mem") for _ in range(2))
+    others = an_item(harness, acme, "ana")
+    number = about_another_incident(harness, acme, second)
+
+    outcome = harness.execute(read(incident="dedup:other" if by_key else number), **acme.by("mem"))
+
+    assert outcome == (200, {"read": 1})
+    assert unread(harness) == {first, others}
+
+
+def test_an_item_counts_once_whichever_selections_of_a_batch_contain_it(harness: Harness, acme: Acme) -> None:
+    items = [an_item(harness, acme, "mem") for _ in range(3)]
+    submitted = [read(ids=[items[0]]), read(incident=1), read(all=True)]
+
+    ids = harness.accept_all(submitted, **acme.by("mem"))
+    harness.apply()
+
+    assert [harness.ledger_row(id_)["outcome_body"] for id_ in ids] == [{"read": n} for n in (1, 2, 0)]
+    assert unread(harness) == set()
+
+
+@pytest.mark.parametrize("reference", ["999", "dedup:none", "none"])
+def test_the_items_about_an_unknown_incident_cannot_be_marked(harness: Harness, acme: Acme, reference: str) -> None:
+    status, _ = harness.execute(read(incident=reference), **acme.by("mem"))
+
+    assert status == 404
+
+
+@pytest.mark.parametrize("selection", [{"upTo": 2**62}, {"all": True}, {"incident": 1}, {"ids": True}])
+def test_a_retracted_item_is_not_counted(harness: Harness, acme: Acme, selection: dict[str, object]) -> None:
+    retracted, kept = (an_item(harness, acme, "mem") for _ in range(2))
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE notifications SET retracted = true WHERE id = %(id)s", {"id": retracted})
+    fields = {"ids": [retracted, kept]} if "ids" in selection else selection
+
+    assert harness.execute(read(**fields), **acme.by("mem")) == (200, {"read": 1})
+    assert unread(harness) == {retracted}
 
 
 def test_items_of_another_person_or_organization_stay_unread(harness: Harness, acme: Acme) -> None:

@@ -319,14 +319,44 @@ def test_if_match_accepts_an_etag(gateway: Gateway, busy_worker: Worker) -> None
 
 @pytest.mark.parametrize(
     ("condition", "status"),
-    [('"1"', 200), ("*", 200), ('"2"', 412), (f'"{"9" * 19}"', 412), ("1", 400), ('W/"1"', 400)],
+    [
+        *((tag, 200) for tag in ('"1"', "*", 'W/"1"', '"1-ab-gzip"', '"1;gzip"', '"x", "1"', '"1", "2"', '"0", "1"')),
+        *((tag, 412) for tag in ('"2"', f'"{"9" * 19}"', f'"{"9" * 20}"', '"x"', '""', '"2", "3"', '"1x"', '"-1"')),
+        ("1", 400),
+    ],
 )
-def test_if_match_accepts_a_version_or_a_star(
+def test_if_match_passes_if_one_of_its_tags_has_the_version(
     gateway: Gateway, busy_worker: Worker, condition: str, status: int
 ) -> None:
     response = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
 
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(("version", "status"), [(1, 200), ("1", 200), (2, 412), (-7, 412), (2**70, 412)])
+def test_a_bulk_item_can_require_a_version(gateway: Gateway, busy_worker: Worker, version: Any, status: int) -> None:
+    item = {"type": "incident.set_status", "incident": 1, "status": 2, "ifVersion": version}
+
+    [command] = gateway.post(COMMANDS, {"commands": [item]}, Prefer="wait=10").json()["commands"]
+
+    assert command["outcome"]["status"] == status
+
+
+def test_the_version_of_a_bulk_item_is_an_integer_and_only_for_conditional_commands(gateway: Gateway) -> None:
+    closing = {"type": "incident.set_status", "incident": 1, "status": 2}
+    items = [
+        closing | {"ifVersion": "x"},
+        closing | {"ifVersion": None},
+        {"type": "incident.mark_seen", "incident": 1, "ifVersion": 1},
+    ]
+
+    response = gateway.post(COMMANDS, {"commands": items})
+
+    assert (response.status_code, response.json()) == (400, {"commands": {
+        "0": {"ifVersion": INTEGER},
+        "1": {"ifVersion": ["This field may not be null."]},
+        "2": {"ifVersion": ["Unknown field."]},
+    }})  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import Engine
 
+from gateway.settings import GatewaySettings
 from tests.builders import a_comment
 from tests.handlers.acme import Acme
-from tests.http.gateway_server import ACME, Gateway, Worker
+from tests.http.gateway_server import ACME, Gateway, Worker, running_gateway
 
 
 def a_notification(ledger: Engine, *, comment: str, by: str = "acme", user: int = 12) -> int:
@@ -44,7 +46,8 @@ def test_the_inbox_is_ordered_newest_first_and_counts_unread_items(
     assert inbox[0] | {"id": "", "event": None, "dateCreated": ""} == {
         "id": "", "reason": "mention", "event": None,
         "incident": {"identifier": "1", "title": inbox[0]["incident"]["title"]},
-        "activity": {"id": str(newer)}, "text": "new", "dateCreated": "", "dateRead": None, "retracted": False,
+        "activity": {"id": str(newer)}, "author": {"id": "11", "name": "Mem"},
+        "link": "/organizations/acme/alerts/1/", "text": "new", "dateCreated": "", "dateRead": None, "retracted": False,
     }  # fmt: skip
     assert (read.status_code, read.json()) == (200, {"read": 1})
     assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 1}
@@ -80,11 +83,59 @@ def test_the_inbox_hides_items_the_caller_can_no_longer_read(gateway: Gateway, l
     assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 0}
 
 
-@pytest.mark.parametrize("body", [{}, {"ids": [1], "upTo": 2}, {"ids": None, "upTo": None}])
-def test_marking_as_read_requires_either_ids_or_up_to(gateway: Gateway, body: Any) -> None:
+def test_links_start_with_the_public_url(settings: Callable[..., GatewaySettings], ledger: Engine, acme: Acme) -> None:
+    a_notification(ledger, comment="new")
+
+    with running_gateway(settings(public_url="https://tocsin.x.test/base/")) as gateway:
+        inbox = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+
+    assert [item["link"] for item in inbox] == ["https://tocsin.x.test/base/organizations/acme/alerts/1/"]
+
+
+def test_a_retracted_item_is_not_unread_and_has_no_author(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    retracted = a_notification(ledger, comment="retracted")
+    a_notification(ledger, comment="kept")
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM incident_activities WHERE id = %(id)s", {"id": retracted})
+        connection.exec_driver_sql(
+            "UPDATE notifications SET retracted = true WHERE activity_id = %(id)s", {"id": retracted}
+        )
+
+    everything = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+    unread = gateway.get(f"{ACME}/notifications/?unread=true", by="dev-ana").json()
+
+    assert [item["author"] for item in everything] == [{"id": "11", "name": "Mem"}, None]
+    assert unread == everything[:1]
+    assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 1}
+
+
+@pytest.mark.parametrize("value", ["1", "true", "0", "false"])
+def test_unread_is_a_flag(gateway: Gateway, value: str) -> None:
+    assert gateway.get(f"{ACME}/notifications/?unread={value}").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["", "2", "yes", "True"])
+def test_any_other_value_of_unread_is_refused(gateway: Gateway, value: str) -> None:
+    response = gateway.get(f"{ACME}/notifications/?unread={value}")
+
+    assert (response.status_code, response.json()) == (400, {"unread": ["Valid values: 1, true, 0, false."]})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"ids": [1], "upTo": 2}, {"ids": None, "upTo": None}, {"all": True, "incident": 1}, {"upTo": 1, "all": True}],
+)
+def test_marking_as_read_requires_exactly_one_selection(gateway: Gateway, body: Any) -> None:
     response = gateway.post(f"{ACME}/notifications/read/", body)
 
     assert response.status_code == 400
+    assert response.json() == {"non_field_errors": ["Send exactly one of ids, upTo, incident and all."]}
+
+
+def test_only_true_selects_everything(gateway: Gateway) -> None:
+    response = gateway.post(f"{ACME}/notifications/read/", {"all": False})
+
+    assert (response.status_code, response.json()) == (400, {"all": ["Must be true."]})
 
 
 # --- why the caller was, or was not, notified ----------------------------------------------------------------------

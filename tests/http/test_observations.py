@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -69,6 +70,23 @@ def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: in
     assert (response.status_code, response.json()) == (
         200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
     )  # fmt: skip
+
+
+def test_a_value_cannot_be_observed_in_the_future(gateway: Gateway, rule: int, ledger: Engine) -> None:
+    ahead = {minutes: (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat() for minutes in (9, 11)}
+    item = {"type": "metric.observe", "alertRule": rule}
+    errors = {"timestamp": ["This time is more than 10 minutes in the future."]}
+
+    alone = gateway.post(observations_of(rule), an_observation(timestamp=ahead[11]), by="dev-bot")
+    in_bulk = gateway.post(COMMANDS, {"commands": [item | an_observation(timestamp=ahead[11])]}, by="dev-bot")
+
+    assert (alone.status_code, alone.json()) == (400, errors)
+    assert (in_bulk.status_code, in_bulk.json()) == (400, {"commands": {"0": errors}})
+    assert accepted_count(ledger) == 0
+    tolerated = gateway.post(
+        observations_of(rule), an_observation(timestamp=ahead[9]), by="dev-bot", Prefer="respond-async"
+    )
+    assert tolerated.status_code == 202
 
 
 @pytest.mark.parametrize(

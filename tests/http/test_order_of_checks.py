@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import Engine
 
 from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
+
+READING_SCOPES = ["org:admin", "org:read", "org:write", "project:admin", "project:read", "project:write"]
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 NOT_FOUND = {"detail": "The requested resource does not exist"}
@@ -209,3 +212,42 @@ def test_a_path_without_a_trailing_slash_is_redirected_with_method_and_query(gat
 
     assert response.status_code == 307
     assert response.headers["location"] == f"{gateway.url}{ACME}/members/?query=an"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "members"),
+    [
+        ("", {"by": "dev-bot", "Act_As": "user:x"}, {"code": "act_as_malformed"}),
+        ("", {"by": "dev-bot", "Act_As": "user:14"}, {"code": "act_as_not_member"}),
+        ("notifications/", {"by": "dev-bot"}, {"code": "act_as_required"}),
+        ("notifications/", {"by": "dev-key"}, {"code": "key_not_allowed"}),
+        ("", {"by": "dev-mem", "Act_As": "user:11"}, {"code": "forbidden"}),
+        (
+            "incidents/",
+            {"by": "dev-out"},
+            {
+                "code": "scope_missing",
+                "scopes": READING_SCOPES,
+            },
+        ),
+        ("incidents/404/", {"by": "dev-mem"}, {"code": "not_found"}),
+    ],
+)
+def test_a_problem_document_says_why_the_caller_is_refused(
+    gateway: Gateway, path: str, headers: dict[str, str], members: dict[str, Any]
+) -> None:
+    plain = gateway.get(f"{ACME}/{path}", **headers)
+    problem = gateway.get(f"{ACME}/{path}", **headers, Accept="application/problem+json")
+
+    assert {name: problem.json().get(name) for name in ("code", "scopes")} == {"scopes": None} | members
+    assert plain.json() == {"detail": problem.json()["detail"]}
+
+
+def test_a_problem_document_names_a_lack_of_project_access(gateway: Gateway, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+        connection.exec_driver_sql("UPDATE team_members SET is_active = false")
+
+    response = gateway.get(f"{ACME}/incidents/1/", Accept="application/problem+json")
+
+    assert (response.status_code, response.json()["code"]) == (403, "no_project_access")

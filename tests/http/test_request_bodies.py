@@ -164,15 +164,54 @@ def test_only_json_is_accepted(gateway: Gateway, media_type: str, status: int) -
     assert send(gateway, b'{"comment": "x"}', media_type=media_type).status_code == status
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, deflate", "x"])
+def test_an_encoded_body_is_refused(gateway: Gateway, coding: str) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Content_Encoding=coding, Prefer="respond-async")
+
+    assert (response.status_code, response.headers["Accept-Encoding"]) == (415, "identity")
+    assert response.json() == {"detail": "Send the body without Content-Encoding."}
+
+
+def test_the_identity_coding_is_accepted(gateway: Gateway) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Content_Encoding="Identity", Prefer="respond-async")
+
+    assert response.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (f"GET {ACME}/ HTTP/1.1", 400),
+        (f"GET {ACME}/ HTTP/1.1\r\nHost: a\r\nHost: a", 400),
+        (f"GET {ACME}/ HTTP/1.1\r\nHost: a\r\nhost: b", 400),
+        (f"GET {ACME}/ HTTP/1.1\r\nHost: a", 200),
+        (f"GET {ACME}/ HTTP/1.0", 200),
+        (f"GET {ACME}/?a=b%2Fc HTTP/1.1\r\nHost: a", 200),
+        (f"GET {ACME}%2Fincidents/ HTTP/1.1\r\nHost: a", 404),
+        (f"GET {ACME}/incidents/1%2factivity/ HTTP/1.1\r\nHost: a", 404),
+    ],
+)
+def test_the_target_of_a_request_is_unambiguous(gateway: Gateway, head: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=20) as caller:
+        caller.sendall(f"{head}\r\nAuthorization: Bearer dev-mem\r\nConnection: close\r\n\r\n".encode())
+        response = caller.makefile("rb").read()
+
+    assert int(response.split()[1]) == status
+
+
 def test_a_body_without_a_content_type_is_parsed_as_json(gateway: Gateway) -> None:
     with gateway.client(Prefer="respond-async") as client:
         assert client.post(COMMENTS, content=b'{"comment": "x"}').status_code == 202
 
 
 @pytest.mark.parametrize(
-    ("tag", "status"), [("*", 202), ('"3"', 202), ('"3-ab12"', 202), ("3", 400), ('W/"3"', 400), ('"x"', 400)]
+    ("tag", "status"),
+    [
+        *((tag, 202) for tag in ("*", '"3"', '"3-ab12"', 'W/"3"', '"x"', '""', '"1", W/"2"', ', "1" ,, "2",')),
+        *((tag, 400) for tag in ("3", 'w/"3"', '"1" "2"', '"1", *', "", '"1', '"a b"')),
+    ],
 )
-def test_if_match_is_parsed_strictly(gateway: Gateway, tag: str, status: int) -> None:
+def test_if_match_is_star_or_a_list_of_tags(gateway: Gateway, tag: str, status: int) -> None:
     assert gateway.post(COMMENTS, A_COMMENT, If_Match=tag, Prefer="respond-async").status_code == status
 
 

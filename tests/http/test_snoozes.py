@@ -71,6 +71,7 @@ def test_unsnoozing_ends_only_the_snooze_of_the_named_target(gateway: Gateway, b
         ({"target": None}, {"target": ["This field may not be null."]}),
         ({"target": "them"}, {"target": ['"them" is not a valid choice.']}),
         ({"target": "me", "until": "tomorrow"}, {"until": [INVALID_DATETIME]}),
+        ({"target": "me", "until": "2026-11-01T00:00:00Z"}, {"until": ["This time is in the past."]}),
         ([], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )  # fmt: skip

@@ -77,7 +77,7 @@ def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, beg
 
 
 def test_start_times_are_compared_across_time_zones_and_missing_ones_are_ignored() -> None:
-    starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
+    starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None, "0001-01-01T00:00:00Z")
 
     command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from models.base import new_id
 from models.messaging.claims import ClaimedCommand
-from models.types import JSON
+from models.types import JSON, MAX_ID
 from tasks.commands.catalog import CATALOG
 from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProject, PendingCommand
 from workers.handlers import request_facts
@@ -149,6 +149,12 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
     ("comment.edit", {"incident": "7", "id": 31, "comment": "Look"}, a_request(incidents={(1, 7)}, comment_ids={31})),
     ("comment.delete", {"incident": "dedup:disk", "id": "31"}, a_request(dedup_keys={(1, "disk")}, comment_ids={31})),
     ("notification.read", {"upTo": 9}, a_request(inboxes=[InboxRequest(3, 1, (), 9)])),
+    ("notification.read", {"all": True}, a_request(inboxes=[InboxRequest(3, 1, (), MAX_ID)])),
+    (
+        "notification.read",
+        {"incident": "5"},
+        a_request(incidents={(1, 5)}, inboxes=[InboxRequest(3, 1, (), 0, "5")]),
+    ),
     ("notification.read", {"ids": [3, 4]}, a_request(inboxes=[InboxRequest(3, 1, (3, 4), 0)])),
     (
         "alert_rule.create",

@@ -28,6 +28,15 @@ def test_a_command_up_to_a_higher_id_also_marks_the_lower_ranges() -> None:
     assert items.mark_named([7, 9]) == {9}
 
 
+def test_an_item_about_an_incident_counts_only_once() -> None:
+    items = UnreadItems({2}, [UnreadRange(8, 3, 7)], {5: [2, 7]})
+
+    assert items.mark_incident(6) == set()
+    assert items.mark_incident(5) == {2, 7}
+    assert items.mark_named([2, 7]) == set()
+    assert items.mark_up_to(8).size == 1
+
+
 def test_an_inbox_without_unread_items_has_nothing_to_mark() -> None:
     assert UnreadItems().mark_up_to(8) == Selection(0, 0)
     assert UnreadItems().mark_named([8]) == set()

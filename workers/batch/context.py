@@ -34,7 +34,7 @@ from models.policy import (
 from models.refusals import Forbidden, NotFound, StaleVersion
 from models.serializers.incidents import IncidentRule, incident_details_json, incident_in_event, incident_json
 from models.types import JSON
-from tasks.commands.base import Command
+from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
@@ -135,12 +135,12 @@ class CommandContext:
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
-        """Require that ``version`` is the version in the request's If-Match header, if there is one.
+        """Require that ``version`` is a version in the request's If-Match header, if there is one.
 
         :raises StaleVersion: if the resource has changed since the caller read it.
         """
         expected = self.pending.row.expected_version
-        if expected is not None and expected != version:
+        if expected is not None and version not in self.pending.row.payload.get(EXPECTED_VERSIONS, (expected,)):
             raise StaleVersion
 
     def record_activity(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:

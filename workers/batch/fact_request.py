@@ -29,13 +29,15 @@ class PendingCommand(Generic[C_co]):
 class InboxRequest(NamedTuple):
     """A request for a person's unread inbox items in an organization.
 
-    It covers the items in ``ids``, and all items up to the id ``up_to``.
+    It covers the items in ``ids``, all items up to the id ``up_to``, and all items about ``incident``, which is an
+    incident reference.
     """
 
     user_id: int
     organization_id: int
     ids: tuple[int, ...]
     up_to: int
+    incident: str | None = None
 
     @property
     def inbox(self) -> tuple[int, int]:

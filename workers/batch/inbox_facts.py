@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,13 +35,18 @@ class UnreadItems:
     Handlers keep it current, so that an item counts only for the first command that marks it.
     """
 
-    def __init__(self, named: Iterable[int] = (), ranges: Iterable[UnreadRange] = ()) -> None:
-        """Set up the facts.
-
-        ``named`` holds those ids in the commands whose items are unread. ``ranges`` has one range for each ``up_to`` in
-        the commands.
+    def __init__(
+        self,
+        named: Iterable[int] = (),
+        ranges: Iterable[UnreadRange] = (),
+        by_incident: Mapping[int, Collection[int]] | None = None,
+    ) -> None:
+        """Set up the facts. ``named`` holds those of the ids in the commands that are unread, ``ranges`` has one range
+        for each ``up_to`` in the commands, and ``by_incident`` has the unread items about each incident in them, by
+        the incident's id.
         """
-        self._named = set(named)
+        self._by_incident = by_incident or {}
+        self._named = set(named).union(*self._by_incident.values())
         self._ranges = sorted(ranges, key=lambda each: each.up_to)
 
     def mark_named(self, ids: Collection[int]) -> set[int]:
@@ -53,8 +58,12 @@ class UnreadItems:
                 found.count -= 1
         return read
 
+    def mark_incident(self, incident_id: int) -> set[int]:
+        """Mark the items about this incident, which must be named in the batch, and return those that were unread."""
+        return self.mark_named(self._by_incident.get(incident_id, ()))
+
     def mark_up_to(self, up_to: int) -> Selection:
-        """Mark all items up to the id ``up_to`` of one of the batch's commands, and return the selection."""
+        """Mark all items up to this id, which must be an ``up_to`` of the batch, and return their selection."""
         ranges = [each for each in self._ranges if each.up_to <= up_to]
         selection = Selection(sum(each.count for each in ranges), max((each.last_id for each in ranges), default=0))
         for each in ranges:

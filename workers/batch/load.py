@@ -144,7 +144,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         subscriptions=_load_subscriptions(connection, detailed, request),
         seen=_load_seen(connection, detailed),
         comments=comments,
-        unread=load_unread(connection, request.inboxes),
+        unread=load_unread(connection, request.inboxes, incidents),
         incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),

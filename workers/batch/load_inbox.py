@@ -9,7 +9,10 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
+from models.enums import IncidentStatus
+from models.incidents.incident import Incident
 from models.types import MAX_ID
+from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import InboxRequest
 from workers.batch.inbox_facts import Inbox, UnreadItems, UnreadRange
 
@@ -17,7 +20,16 @@ _NAMED: Final = """
 SELECT n.user_id, n.organization_id, n.id
 FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[], %(ids)s::bigint[]) AS w(user_id, organization_id, id)
 JOIN notifications n ON n.id = w.id AND n.user_id = w.user_id AND n.organization_id = w.organization_id
-WHERE n.date_read IS NULL
+WHERE n.date_read IS NULL AND NOT n.retracted
+"""
+
+_ABOUT_INCIDENTS: Final = """
+SELECT n.user_id, n.organization_id, n.incident_id, n.id
+FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[], %(incidents)s::bigint[])
+    AS w(user_id, organization_id, incident_id)
+JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organization_id
+    AND n.incident_id = w.incident_id
+WHERE n.date_read IS NULL AND NOT n.retracted
 """
 
 # Counts along the index of unread items, because a person may have hundreds of thousands of them.
@@ -29,16 +41,25 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS unread, coalesce(max(n.id), 0) AS last_id
     FROM notifications n
     WHERE n.user_id = w.user_id AND n.organization_id = w.organization_id AND n.date_read IS NULL
-        AND n.id > w.after AND n.id <= w.up_to
+        AND NOT n.retracted AND n.id > w.after AND n.id <= w.up_to
 ) AS found
 """
 
 
-def load_unread(connection: Connection, requests: Collection[InboxRequest]) -> dict[Inbox, UnreadItems]:
-    """Load the facts about the unread items that the requests select, by inbox."""
+def load_unread(
+    connection: Connection, requests: Collection[InboxRequest], incidents: Collection[Incident]
+) -> dict[Inbox, UnreadItems]:
+    """Load the facts about the unread items that the requests select, by inbox. Retracted items are not unread.
+
+    ``incidents`` contains the incidents to which the requests refer, as far as they exist.
+    """
     named = _load_named(connection, requests)
     ranges = _load_ranges(connection, requests)
-    return {inbox: UnreadItems(named[inbox], ranges[inbox]) for inbox in {request.inbox for request in requests}}
+    about = _load_about_incidents(connection, requests, incidents)
+    return {
+        inbox: UnreadItems(named[inbox], ranges[inbox], about[inbox])
+        for inbox in {request.inbox for request in requests}
+    }
 
 
 def _load_named(connection: Connection, requests: Collection[InboxRequest]) -> dict[Inbox, list[int]]:
@@ -50,6 +71,26 @@ def _load_named(connection: Connection, requests: Collection[InboxRequest]) -> d
         for row in rows:
             named[row.user_id, row.organization_id].append(row.id)
     return named
+
+
+def _load_about_incidents(
+    connection: Connection, requests: Collection[InboxRequest], incidents: Collection[Incident]
+) -> dict[Inbox, dict[int, list[int]]]:
+    about: dict[Inbox, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    ids = {(each.organization_id, str(each.identifier)): each.id for each in incidents}
+    ids |= {
+        (each.organization_id, dedup_reference(each.dedup_key)): each.id
+        for each in incidents
+        if each.dedup_key is not None and each.status is not IncidentStatus.CLOSED
+    }
+    found = ((each.inbox, ids.get((each.organization_id, each.incident or ""))) for each in requests)
+    wanted = {(*inbox, id_) for inbox, id_ in found if id_ is not None}
+    if wanted:
+        names = ("users", "organizations", "incidents")
+        columns = dict(zip(names, map(list, zip(*wanted, strict=True)), strict=True))
+        for row in connection.exec_driver_sql(_ABOUT_INCIDENTS, columns):
+            about[row.user_id, row.organization_id][row.incident_id].append(row.id)
+    return about
 
 
 def _load_ranges(connection: Connection, requests: Collection[InboxRequest]) -> dict[Inbox, list[UnreadRange]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from models.alert_rules.enums import TargetType
+from models.types import MAX_ID
 from tasks.commands.fields import dedup_reference, identifier
 from tasks.commands.notifications import ReadNotifications
 from tasks.commands.observations import ObserveMetric
@@ -83,9 +84,13 @@ def mentions(request: FactRequest, pending: PendingCommand[_WithMentions]) -> No
 
 def inbox(request: FactRequest, pending: PendingCommand[ReadNotifications]) -> None:
     """Request those of the person's unread inbox items that the command selects."""
-    command, user_id = pending.command, pending.row.user_id
-    if user_id is not None:
-        request.inboxes.append(InboxRequest(user_id, pending.organization_id, command.ids or (), command.up_to or 0))
+    command, user_id, organization_id = pending.command, pending.row.user_id, pending.organization_id
+    if user_id is None:
+        return
+    if command.incident is not None:
+        request.add_incident(organization_id, command.incident)
+    up_to = MAX_ID if command.all else command.up_to or 0
+    request.inboxes.append(InboxRequest(user_id, organization_id, command.ids or (), up_to, command.incident))
 
 
 # --- projects --------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ WHERE date_read IS NULL AND id = ANY(ARRAY(
     CROSS JOIN LATERAL (
         SELECT n.id FROM notifications n
         WHERE n.user_id = s.user_id AND n.organization_id = s.organization_id
-            AND n.date_read IS NULL AND n.id <= s.up_to
+            AND n.date_read IS NULL AND NOT n.retracted AND n.id <= s.up_to
         ORDER BY n.id LIMIT s.most
     ) AS unread
 ))

@@ -42,7 +42,8 @@ def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandRe
 def _open(command: ReceiveAlerts, context: CommandContext, projects: list[NamedProject]) -> CommandResult:
     if not projects:
         raise InvalidFields({"project": [FIELD_REQUIRED]})
-    started = command.starts_at or context.accepted_at
+    # Alertmanager's clock may be ahead.
+    started = min(command.starts_at or context.accepted_at, context.accepted_at)
     new = NewIncident(
         title=command.title,
         projects=projects,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from models.incidents.incident import Incident
+from models.refusals import NotFound
+from models.types import MAX_ID
 from tasks.commands.notifications import ReadNotifications
 from workers.batch import needs
 from workers.batch.changes import ReadSlice
@@ -17,17 +20,31 @@ ITEMS_PER_COMMAND: Final = 10_000
 
 @handles(ReadNotifications, needs.inbox)
 def read_notifications(command: ReadNotifications, context: CommandContext) -> CommandResult:
-    """Mark a person's unread inbox items as read: those with the given ids, or all up to an id.
+    """Mark a person's unread inbox items as read: those with the given ids, up to an id, about an incident, or all.
 
     Return their number, including those that follow-up commands mark later.
     """
+    unread = context.facts.unread[_inbox(context)]
     if command.ids is not None:
-        return CommandResult(200, {"read": _mark_named(command.ids, context)})
-    return CommandResult(200, {"read": _mark_up_to(command.up_to or 0, context)})
+        read = _mark(unread.mark_named(command.ids), context)
+    elif command.incident is not None:
+        read = _mark(unread.mark_incident(_incident(command.incident, context).id), context)
+    else:
+        read = _mark_up_to(MAX_ID if command.all else command.up_to or 0, context)
+    return CommandResult(200, {"read": read})
 
 
-def _mark_named(ids: Collection[int], context: CommandContext) -> int:
-    read = sorted(context.facts.unread[_inbox(context)].mark_named(ids))
+def _incident(reference: str, context: CommandContext) -> Incident:
+    # The command's subject is the person and not the incident: nothing about the incident changes.
+    incident = context.facts.find_incident(context.organization.id, reference)
+    if incident is None:
+        raise NotFound
+    context.require_access(incident)
+    return incident
+
+
+def _mark(ids: Collection[int], context: CommandContext) -> int:
+    read = sorted(ids)
     context.changes.read_notifications.extend(read[:ITEMS_PER_COMMAND])
     if rest := read[ITEMS_PER_COMMAND:]:
         _continue_later(ReadNotifications.model_validate({"ids": rest}), context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RawCommand(Command):
 class OpenIncident(Command):
     """Open an incident on ``projects``, given by their slugs.
 
-    If an incident with the same ``dedup_key`` is already open, it is returned instead.
+    If an incident with the same ``dedup_key`` is already open, it is returned instead. Only services may set one.
     """
 
     type: ClassVar[str] = "incident.open"
@@ -139,13 +139,18 @@ class DeleteComment(_IncidentCommand):
 
 @dataclass(frozen=True)
 class ReadNotifications(Command):
-    """Mark inbox items as read: either the items in ``ids``, or all items with ids up to and including ``up_to``."""
+    """Mark inbox items as read: those in ``ids``, up to and including the id ``up_to``, about ``incident``, or ``all``.
+
+    Give exactly one of the four.
+    """
 
     type: ClassVar[str] = "notification.read"
     route: ClassVar[tuple[str, str] | None] = ("POST", "notifications/read/")
 
     ids: Sequence[int | str] | None = None
     up_to: int | str | None = None
+    incident: int | str | None = None
+    all: Literal[True] | None = None
 
 
 def _payload(instance: Any) -> dict[str, Any]:
