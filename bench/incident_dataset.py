@@ -107,7 +107,7 @@ _LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def generations(number: int) -> int:
-    """Return the number of a rule's generations."""
+    """Return how many generations the rule with this number has."""
     return 3 if number in (CHANGED_RULE, SILENT_RULE) or number % 7 == 1 else 1
 
 

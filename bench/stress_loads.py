@@ -142,7 +142,7 @@ def statistics(stack: Stack, scale: float) -> Figures:
 
 
 def observations(stack: Stack, scale: float) -> Figures:
-    """Return how many times as many values of 50 rules two workers apply per second as one worker does."""
+    """Return the throughput of two workers divided by that of one, for observed values of 50 rules."""
     created = stack.outcomes(stack.submit([_rule(number) for number in range(RULES)]))
     rules = [int(body["id"]) for body in created]
     values = _values(rules)

@@ -61,7 +61,7 @@ def _worker_options() -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
         # A hint whose task kills its process is acknowledged: if redelivered, it would kill the next process, too.
-        # Its commands still wait in the ledger, which counts the attempt, and the sweeper hints at them again.
+        # Its commands still wait in the ledger, which counts the attempt, and the sweeper sends new hints for them.
         "task_reject_on_worker_lost": False,
         "task_acks_on_failure_or_timeout": True,
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,

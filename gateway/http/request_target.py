@@ -12,8 +12,8 @@ from models.refusals import MalformedRequest, NotFound, Refusal
 class RequestTarget:
     """ASGI middleware that refuses requests whose target is ambiguous.
 
-    A request has exactly one ``Host`` header (RFC 9112 §3.2), except that one of HTTP/1.0 may have none: otherwise 400.
-    No path segment contains an encoded slash, which some servers decode and others do not: 404.
+    A request must have exactly one ``Host`` header (RFC 9112 §3.2); only an HTTP/1.0 request may omit it. Otherwise the
+    response is 400. A path that contains an encoded slash, which some servers decode and others do not, gets 404.
     """
 
     def __init__(self, app: ASGIApp) -> None:

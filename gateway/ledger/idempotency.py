@@ -70,7 +70,8 @@ class KeyGroups:
     """A batch's submissions, by index, grouped by whether they can be accepted together.
 
     ``leaders`` have no keys in common. Each of the ``followers`` has exactly the same keys and digests as its leader,
-    and gets the leader's commands. ``later`` holds the rest, which share only some keys with a leader.
+    and gets the leader's commands. ``later`` holds the rest: each shares a key with a leader, but not all
+    keys and digests.
     """
 
     def __init__(self, submissions: Sequence[Submission], indexes: Iterable[int]) -> None:

@@ -97,7 +97,7 @@ class HintPublisher:
         try:
             self._publish_or_reconnect(lane, subjects)
         except Exception as error:
-            # The thread must survive any error: the commands wait in the ledger, and the sweeper hints at them again.
+            # The thread must survive any error: the commands wait in the ledger, and the sweeper sends new hints.
             if not self._dropping:
                 log.warning("hints.dropped", lane=lane.value, error=str(error) or type(error).__name__)
             self._dropping = True

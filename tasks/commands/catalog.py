@@ -41,7 +41,10 @@ from tasks.commands.triggers import (
 
 
 class CommandSubmission(NamedTuple):
-    """The ids of a command and of its submitter: the organization, and the person who submits it or is acted for."""
+    """The ids of a command and of its submitter.
+
+    ``user_id`` is the person who submits the command, or on whose behalf it is submitted.
+    """
 
     organization_id: int
     user_id: int | None

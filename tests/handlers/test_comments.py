@@ -90,7 +90,7 @@ def test_a_former_team_member_can_still_be_mentioned(harness: Harness, acme: Acm
     assert status == 201
 
 
-def test_a_team_that_became_inactive_can_still_be_mentioned_as_can_its_people(harness: Harness, acme: Acme) -> None:
+def test_an_inactive_team_and_its_members_can_still_be_mentioned(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE teams SET status = 'inactive'")
 

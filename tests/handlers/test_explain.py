@@ -86,7 +86,7 @@ def test_the_text_names_the_activity_its_event_and_the_rule(explained: Explained
     assert line.startswith("  Notified in the inbox: the comment mentions this person. (rule mention, event ")
 
 
-def test_decisions_of_rule_actions_are_listed_beside_the_derived_one(explained: Explained) -> None:
+def test_decisions_by_rule_actions_are_listed_together_with_the_derived_decision(explained: Explained) -> None:
     activity = explained.scene.post_comment()
     explained.scene.plan()
     with explained.scene.engine.begin() as connection:
@@ -101,7 +101,7 @@ def test_decisions_of_rule_actions_are_listed_beside_the_derived_one(explained: 
     assert "rule alert_action, action 5 of critical, event " in explained.run().out
 
 
-def test_a_person_who_is_neither_subscribed_nor_mentioned_is_told_so(explained: Explained) -> None:
+def test_the_explanation_states_that_a_person_is_neither_subscribed_nor_mentioned(explained: Explained) -> None:
     explained.scene.post_comment()
     explained.scene.plan()
 
@@ -185,7 +185,9 @@ def test_an_incident_without_comments_and_status_changes_has_nothing_to_explain(
     ],
     ids=["organization", "user", "incident", "huge number"],
 )
-def test_an_error_names_what_is_unknown(explained: Explained, changed: dict[str, str], sentence: str) -> None:
+def test_the_error_names_the_unknown_organization_user_or_incident(
+    explained: Explained, changed: dict[str, str], sentence: str
+) -> None:
     result = explained.run(**changed)
 
     assert (result.code, result.out) == (1, "")

@@ -212,7 +212,7 @@ def test_an_item_that_arrives_while_an_inbox_is_marked_as_read_stays_unread(
     assert unread(harness) == set(arrived)
 
 
-def test_several_commands_of_a_batch_share_a_slice(
+def test_commands_of_a_batch_share_the_limit_of_items_marked_as_read(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handler, "ITEMS_PER_COMMAND", 4)

@@ -161,7 +161,7 @@ def test_a_client_that_disconnects_does_not_cancel_its_command(
         assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
 
 
-def test_a_gateway_that_is_shutting_down_returns_the_location_of_the_outcome(
+def test_a_gateway_that_is_shutting_down_answers_waiting_requests_with_202(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     responses: list[httpx.Response] = []

@@ -82,7 +82,7 @@ def test_every_verdict_has_one_of_the_three_defined_forms() -> None:
     assert [row.name for row in ROWS if not _VERDICT.fullmatch(row.verdict)] == []
 
 
-def test_built_rows_name_their_tests_and_others_name_none() -> None:
+def test_rows_name_tests_unless_their_verdict_is_not_built() -> None:
     # As `tests/folder/test_file.py::test_name`, separated by commas.
     misformatted = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NONE)]
     built = {row.name for row in ROWS if not row.verdict.startswith("not built")}

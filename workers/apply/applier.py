@@ -190,7 +190,7 @@ class Applier:
     def _abandon(self, connection: Connection, error: Exception) -> None:
         """End the transaction of a batch that failed. The batch remains recorded as in flight.
 
-        :raises Exception: the error itself, if the database is not available. Then nothing is counted.
+        :raises Exception: ``error``, if the database is unavailable. In that case no attempt is counted.
         """
         if isinstance(error, SoftTimeLimitExceeded):
             # The time limit may have interrupted a running statement, and the connection cannot be used until that has

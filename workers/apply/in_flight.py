@@ -1,4 +1,4 @@
-"""The record of the batch that a worker is applying, from which other workers learn that it has died."""
+"""The record of the batch that a worker is applying. If the worker dies, other workers find out from this record."""
 
 from __future__ import annotations
 

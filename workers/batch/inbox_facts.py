@@ -41,9 +41,10 @@ class UnreadItems:
         ranges: Iterable[UnreadRange] = (),
         by_incident: Mapping[int, Collection[int]] | None = None,
     ) -> None:
-        """Set up the facts. ``named`` holds those of the ids in the commands that are unread, ``ranges`` has one range
-        for each ``up_to`` in the commands, and ``by_incident`` has the unread items about each incident in them, by
-        the incident's id.
+        """Set up the facts.
+
+        ``named`` holds the ids of unread items that the commands name, ``ranges`` holds one range per ``up_to``, and
+        ``by_incident`` maps the id of each incident in the commands to the ids of the unread items about it.
         """
         self._by_incident = by_incident or {}
         self._named = set(named).union(*self._by_incident.values())

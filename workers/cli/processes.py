@@ -53,7 +53,7 @@ def worker(
 
 
 def relay(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
-    """Run a relay, which publishes events in order and hints at overdue commands."""
+    """Run a relay, which publishes events in order and sends new hints for overdue commands."""
     use_stack_environment(data)
     _load_process("relay")()
 

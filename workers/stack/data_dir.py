@@ -182,7 +182,7 @@ def server_account() -> pwd.struct_passwd | None:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Return whether `account` can enter the directory. A child process tries it, as file modes alone do not tell."""
+    """Return whether ``account`` can enter the directory. A child process tries, as modes alone are not conclusive."""
     test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     return subprocess.run(test, **child_identity(account), check=False).returncode == 0
 
