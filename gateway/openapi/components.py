@@ -199,7 +199,9 @@ def _closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {keyword: _closed(each) for keyword, each in schema.items()}
-    return closed | {"additionalProperties": False} if "properties" in schema else closed
+    # Without a type, the schema only restricts the object around it, which is closed already.
+    is_object = "properties" in schema and schema.get("type") == "object"
+    return closed | {"additionalProperties": False} if is_object else closed
 
 
 def _command_body(command_class: type[Command], path_fields: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
