@@ -20,6 +20,7 @@ from tests.handlers.acme import Acme
 from tests.harness import Harness, Remaining, lock_subjects
 from tests.waiting import eventually
 from workers.apply import applier as applier_module
+from workers.apply import claim as claim_module
 from workers.apply.applier import BatchResult
 from workers.apply.claim import Claimer
 
@@ -238,6 +239,41 @@ def test_a_command_accepted_while_its_subject_was_locked_is_applied_without_a_hi
     worker.drain([subject(acme, 1)])
 
     assert states(harness, ids) == ["applied", "applied"]
+
+
+def test_hinted_subjects_are_served_before_a_backlog_of_their_lane(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_incidents(harness, acme, 600)
+    insert_backlog(harness, acme, 600, incidents=600, lane=Lane.COMMANDS)
+    middle = subject(acme, FIRST + 300)
+    with harness.engine.connect() as connection:
+        hinted = connection.execute(
+            text("SELECT id FROM commands WHERE subject = :subject"), {"subject": middle}
+        ).scalar_one()
+
+    finished, _ = apply_one_batch(harness, monkeypatch, middle)
+
+    assert hinted in finished
+
+
+def test_hinted_subjects_are_offered_again_after_a_failed_claim(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    monkeypatch.setattr(Claimer, "_scan", lambda *_: None)
+    worker = harness.applier()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claim_module, "read_commands", fail)
+        with pytest.raises(ConnectionError):
+            worker.drain([subject(acme, 1)])
+    worker.drain(())
+
+    assert states(harness, [id_]) == ["applied"]
 
 
 def test_the_newest_commands_do_not_wait_for_a_backlog_of_their_lane(

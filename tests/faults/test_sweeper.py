@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
+from models.messaging import backlog
 from models.messaging.command_ledger import commands, idempotency_keys
 from tasks.app import make_app
 from tasks.broker import hints
@@ -60,6 +62,46 @@ def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sw
         insert_stale_command(connection, "org:2")
 
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:2")]
+
+
+def test_a_due_retry_behind_a_long_backlog_is_hinted_in_the_next_sweep(
+    database: Database, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "find_overdue_subjects", lambda *_, **__: backlog.OverdueSubjects([], 0))
+    with database.engine.begin() as connection:
+        an_accepted_command(connection, subject="org:1", retry_in=timedelta(seconds=-1))
+
+    assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
+
+
+def test_sweeps_visit_all_subjects_of_a_backlog_in_turn(
+    database: Database, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "find_overdue_subjects", partial(backlog.find_overdue_subjects, rows=2))
+    with database.engine.begin() as connection:
+        for number in range(5):
+            insert_stale_command(connection, f"org:{number}")
+
+    sweeps = [sweeper.sweep() for _ in range(3)]
+
+    assert [[subject for _, subject in hinted] for hinted in sweeps] == [
+        ["org:0", "org:1"], ["org:2", "org:3"], ["org:4"],
+    ]  # fmt: skip
+
+
+def test_a_relay_raises_the_floor(database: Database, broker: Broker) -> None:
+    with database.engine.begin() as connection:
+        an_accepted_command(connection)
+        connection.execute(update(commands).values(state="applied"))
+        waiting = an_accepted_command(connection, retry_in=timedelta(hours=1))
+        seq = connection.execute(select(commands.c.seq).where(commands.c.id == waiting)).scalar_one()
+
+    def floor() -> int:
+        with database.engine.connect() as connection:
+            return int(connection.execute(text("SELECT seq FROM command_floor")).scalar_one())
+
+    with running_relays(Relay(database.engine, broker.settings)):
+        eventually(lambda: floor() == seq)
 
 
 def test_only_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:

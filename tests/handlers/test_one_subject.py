@@ -21,6 +21,7 @@ from tests.builders import a_trigger, an_action, an_incident
 from tests.handlers.acme import Acme
 from tests.handlers.observed_rule import ANA, ObservedRule
 from tests.harness import Harness, lock_subjects
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -209,6 +210,32 @@ def test_workers_that_open_incidents_at_the_same_time_leave_no_gap_in_the_number
     assert set(outcomes(harness, *ids)) == {201}
     assert numbers(harness) == list(range(2, 402))
     assert {harness.ledger_row(id_)["attempts"] for id_ in ids} == {1}
+
+
+def test_a_number_is_assigned_only_after_other_batches_have_committed_theirs(harness: Harness, acme: Acme) -> None:
+    organization = acme.organizations["acme"]
+    opening = harness.accept(an_open_command(), **acme.by_service())
+    with harness.engine.begin() as other_worker:
+        lock_numbers(other_worker, organization)
+        an_incident(other_worker, organization, projects=[acme.projects["acme", "p1"]], identifier=2)
+        applying = threading.Thread(target=harness.applier().drain, args=((),))
+        applying.start()
+        eventually(lambda: is_waiting_for_lock(harness))
+    applying.join()
+
+    assert outcomes(harness, opening) == [201]
+    assert harness.ledger_row(opening)["outcome_body"]["identifier"] == "3"
+    assert harness.results[-1].finished == [opening]
+
+
+def is_waiting_for_lock(harness: Harness) -> bool:
+    with harness.engine.connect() as connection:
+        return bool(
+            connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+                " WHERE l.locktype = 'advisory' AND NOT l.granted AND a.datname = current_database()"
+            ).scalar_one()
+        )
 
 
 def test_a_batch_that_opens_no_incident_does_not_wait_for_numbers(
