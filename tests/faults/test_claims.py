@@ -23,6 +23,7 @@ from workers.apply import applier as applier_module
 from workers.apply import claim as claim_module
 from workers.apply.applier import BatchResult
 from workers.apply.claim import Claimer
+from workers.apply.limits import SUBJECTS_PER_BATCH
 
 FIRST = 100
 """The identifier of the first of the incidents that these tests insert."""
@@ -122,8 +123,8 @@ def test_hinted_subjects_that_were_not_served_in_time_are_handed_over(
 
     finished, remaining = apply_one_batch(harness, monkeypatch, *hinted)
 
-    served = set(hinted[:128])
-    assert len(finished) == 128
+    served = set(hinted[:SUBJECTS_PER_BATCH])
+    assert len(finished) == SUBJECTS_PER_BATCH
     handed_over = [each for subjects in remaining.values() for each in subjects]
     assert set(handed_over) >= set(hinted) - served
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from models.messaging.subject import SubjectKind, is_of_kind
 
-SUBJECTS_PER_BATCH: Final = 128
+SUBJECTS_PER_BATCH: Final = 64
 """The maximum number of subjects that a batch locks, so that no worker claims everything and leaves others idle.
 
 It is less than :data:`COMMANDS_PER_BATCH`, so that every locked subject gets a turn.
