@@ -14,7 +14,9 @@ import pytest
 
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
-from tests.brokers import BROKER_PARAMS, Broker, ValkeyBroker
+from tests.brokers import BROKER_PARAMS, Broker, RabbitBroker, ValkeyBroker
+from tests.faults.outage_proxy import OutageProxy
+from tests.faults.relay_harness import Subscriber
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
 from workers.stack.valkey import Valkey
@@ -125,3 +127,18 @@ def publisher(broker: Broker) -> Iterator[HintPublisher]:
     publisher.start()
     yield publisher
     publisher.stop()
+
+
+@pytest.fixture
+def subscriber(rabbitmq: RabbitBroker) -> Subscriber:
+    """A service that subscribes to all events."""
+    service = Subscriber(rabbitmq)
+    service.subscribe("#")
+    return service
+
+
+@pytest.fixture
+def proxy(subscriber: Subscriber, rabbitmq: RabbitBroker) -> Iterator[OutageProxy]:
+    """A proxy between the relay and RabbitMQ."""
+    with OutageProxy(rabbitmq).running() as proxy:
+        yield proxy

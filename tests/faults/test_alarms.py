@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
@@ -35,21 +34,6 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("faults")
 
 OPENED = [BusMessage("incident.opened", json.dumps(number)) for number in range(50)]
-
-
-@pytest.fixture
-def subscriber(rabbitmq: RabbitBroker) -> Subscriber:
-    """A service that subscribes to all events."""
-    service = Subscriber(rabbitmq)
-    service.subscribe("#")
-    return service
-
-
-@pytest.fixture
-def proxy(subscriber: Subscriber, rabbitmq: RabbitBroker) -> Iterator[OutageProxy]:
-    """A proxy between the relay and RabbitMQ."""
-    with OutageProxy(rabbitmq).running() as proxy:
-        yield proxy
 
 
 def transactions(engine: Engine) -> int:

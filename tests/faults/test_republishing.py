@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from models.base import new_id
-from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.faults.outage_proxy import OutageProxy
 from tests.faults.relay_harness import (
@@ -23,21 +20,6 @@ from workers.relay.recent_events import RecentEvents
 from workers.relay.relay import Relay
 
 pytestmark = pytest.mark.xdist_group("faults")
-
-
-@pytest.fixture
-def subscriber(rabbitmq: RabbitBroker) -> Subscriber:
-    """A service that subscribes to all events."""
-    service = Subscriber(rabbitmq)
-    service.subscribe("#")
-    return service
-
-
-@pytest.fixture
-def proxy(subscriber: Subscriber, rabbitmq: RabbitBroker) -> Iterator[OutageProxy]:
-    """A proxy between the relay and RabbitMQ."""
-    with OutageProxy(rabbitmq).running() as proxy:
-        yield proxy
 
 
 def lose_messages(subscriber: Subscriber) -> None:

@@ -37,22 +37,12 @@ def fail_commands(connection: Connection, ids: Sequence[UUID], error: Exception)
 
     The error decides which of the two is counted. After contention nothing is counted, and the result is empty.
     """
-    text = describe(error)
+    text = _describe(error)
     if is_contention(error):
         postpone(connection, ids, delay=CONTENTION_DELAY)
         return []
     count = count_timeouts if is_timeout(error) or isinstance(error, SoftTimeLimitExceeded) else count_attempts
     return _bury(connection, count(connection, ids, error=text), text)
-
-
-def describe(error: Exception) -> str:
-    """Return the error as operators see it in a dead letter: its type and its first line, at most 500 characters."""
-    if isinstance(error, ValidationError):
-        return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
-    if isinstance(error, SoftTimeLimitExceeded):
-        return "The command was not applied within the time limit of a task."
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"[:500]
 
 
 def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> list[FailedCommand]:
@@ -100,6 +90,16 @@ def _bury(connection: Connection, failed: list[FailedCommand], error: str) -> li
         )
     write_events(connection, events)
     return failed
+
+
+def _describe(error: Exception) -> str:
+    """Return the error as operators see it in a dead letter: its type and its first line, at most 500 characters."""
+    if isinstance(error, ValidationError):
+        return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
+    if isinstance(error, SoftTimeLimitExceeded):
+        return "The command was not applied within the time limit of a task."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"[:500]
 
 
 def _event_subject(command: FailedCommand) -> str:

@@ -18,8 +18,8 @@ from models.messaging.attempts import clear_in_flight, lock_worker, record_in_fl
 class InFlightBatch:
     """The record of a worker's batch, written by a database session that lives as long as the process.
 
-    The session holds the worker's lock, so the lock is free only if the process is dead: an error in one of the batch's
-    transactions does not release it. ``engine`` commits each statement at once.
+    The session holds the worker's lock, so an error in a batch's transaction does not release it. The transaction holds
+    the lock as well, in case the session is lost. ``engine`` commits each statement at once.
     """
 
     engine: Engine

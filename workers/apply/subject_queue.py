@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from models.enums import Lane
 
@@ -48,12 +49,13 @@ class SubjectQueue:
     def take(self, most: int) -> list[tuple[Lane, str]]:
         """Remove and return up to ``most`` subjects, taken from the lanes in turn."""
         taken: dict[str, Lane] = {}
+        lanes = cycle(self._waiting.items())
         while self and len(taken) < most:
-            for lane, waiting in self._waiting.items():
-                if waiting:
-                    subject = next(iter(waiting))
-                    del waiting[subject]
-                    taken.setdefault(subject, lane)
+            lane, waiting = next(lanes)
+            if waiting:
+                subject = next(iter(waiting))
+                del waiting[subject]
+                taken.setdefault(subject, lane)
         return [(lane, subject) for subject, lane in taken.items()]
 
     def remaining(self) -> Mapping[Lane, list[str]]:
