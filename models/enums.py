@@ -155,6 +155,9 @@ class Channel(StrEnum):
     """A way to notify a person."""
 
     INBOX = "inbox"
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+    CHAT = "chat"
 
 
 class DecisionOutcome(StrEnum):

@@ -70,4 +70,9 @@ _OUTCOMES: Final[Mapping[DecisionOutcome, str]] = {
     DecisionOutcome.SUPPRESSED: "Not notified {}",
     DecisionOutcome.FAILED: "Not notified {} because every attempt failed",
 }
-_CHANNELS: Final[Mapping[str, str]] = {Channel.INBOX: "in the inbox", "email": "by e-mail"}
+_CHANNELS: Final[Mapping[str, str]] = {
+    Channel.INBOX: "in the inbox",
+    Channel.EMAIL: "by e-mail",
+    Channel.WEBHOOK: "by a webhook",
+    Channel.CHAT: "in chat",
+}

@@ -25,22 +25,33 @@ class Breach(NamedTuple):
     why: str
 
 
-ALLOWED: Final[dict[tuple[str, str], str]] = {
-    (
-        "0003",
-        "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))",
-    ): "the previous release keeps usernames unique itself, with the lock that every import takes",
-    ("0005", "DROP TABLE IF EXISTS incident_listing"): "it was created by this revision in an interrupted run",
-    ("0007", "DROP TABLE IF EXISTS incident_titles"): "it was created by this revision in an interrupted run",
-    (
-        "0009",
-        "ALTER TABLE incidents ADD CONSTRAINT incidents_one_subject_check CHECK (alert_rule_id IS NULL OR dedup_key IS NULL)",  # noqa: E501
-    ): "the previous release is stopped before this revision is applied",
-} | {
-    (revision, " ".join(trigger.split())): "it keeps rows that the previous release never reads"
-    for revision, triggers in TRIGGERS.items()
-    for trigger in triggers
-}
+ALLOWED: Final[dict[tuple[str, str], str]] = (
+    {
+        (
+            "0003",
+            "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))",
+        ): "the previous release keeps usernames unique itself, with the lock that every import takes",
+        ("0005", "DROP TABLE IF EXISTS incident_listing"): "it was created by this revision in an interrupted run",
+        ("0007", "DROP TABLE IF EXISTS incident_titles"): "it was created by this revision in an interrupted run",
+        (
+            "0009",
+            "ALTER TABLE incidents ADD CONSTRAINT incidents_one_subject_check CHECK (alert_rule_id IS NULL OR dedup_key IS NULL)",  # noqa: E501
+        ): "the previous release is stopped before this revision is applied",
+    }
+    | {
+        ("0011", f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON deliveries {definition}"): (
+            "the previous release writes no rows that the index covers"
+        )
+        for name, definition in import_module(
+            "models.migrations.versions.0011_deliveries_are_sent"
+        ).UNIQUE_INDEXES.items()
+    }
+    | {
+        (revision, " ".join(trigger.split())): "it keeps rows that the previous release never reads"
+        for revision, triggers in TRIGGERS.items()
+        for trigger in triggers
+    }
+)
 """Reasons why a breach is harmless, by revision and statement. A column that no release reads any more, for
 instance, may be dropped one release after the last one that read it."""
 

@@ -14,7 +14,7 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.base import new_id
 from models.enums import DecisionOutcome
 from models.incidents.incident import Incident
-from models.notifications.delivery import NewDelivery
+from models.notifications.delivery import NewDelivery, target_key
 from models.notifications.notification import NewDecision
 from models.notifications.suppression import ALERT_ACTION, NO_ACCESS, SNOOZED
 from workers.batch.changes import TriggerStateChange
@@ -99,6 +99,7 @@ class _DeliveryPlan:
                 organization_id=self.incident.organization_id,
                 incident_id=self.incident.id,
                 activity_id=self.change.activity_id,
+                event_id=self.change.event_id,
                 rule_id=self.rule.id,
                 action_id=selected.action.id,
                 project_id=project_id,
@@ -108,6 +109,7 @@ class _DeliveryPlan:
                 method=self.selection.method,
                 status=int(self.change.new),
                 due_at=self.context.accepted_at,
+                target_key=target_key(selected.action.type.value, self.incident.organization_id, target),
             )
         )
 

@@ -1,0 +1,1 @@
+"""The channels that send deliveries, independent of each other."""
