@@ -47,8 +47,9 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Grant("INSERT, UPDATE", ("deliveries",)),
-        # Records whom a rule's action notifies, or why it does not notify them.
-        Grant("INSERT", ("notification_decisions",)),
+        Grant("INSERT", ("delivery_attempts",)),
+        # Records whom a rule's action notifies, or why it does not notify them, and what became of each delivery.
+        Grant("INSERT, UPDATE", ("notification_decisions",)),
         Grant("UPDATE", ("canaries",)),
         # Database triggers maintain these, with the privileges of the role that changes the incident.
         Grant("INSERT, UPDATE", ("incident_listing", "incident_titles")),
@@ -65,7 +66,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # Plans notifications. People who lost access are unsubscribed by a command, hence INSERT.
     "tocsin_notifier": (
         Grant("UPDATE (planned_at)", ("events",)),
-        Grant("INSERT, UPDATE", INBOX),
+        Grant("INSERT, UPDATE", (*INBOX, "deliveries")),
         Grant("INSERT", ("commands",)),
     ),
     # The command line.

@@ -51,10 +51,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BatchResult:
-    """The result of a batch: the finished commands, whether it wrote events, and whether it made progress."""
+    """The result of a batch: finished commands, whether it wrote events and deliveries, and whether it made progress."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
+    deliveries: bool = False
     progressed: bool = False
     log_facts: dict[str, Any] = field(default_factory=dict)
 
@@ -219,6 +220,7 @@ class Applier:
         record_outcomes(connection, outcomes)
         result.finished = [outcome.id for outcome in outcomes]
         result.events = bool(changes.events)
+        result.deliveries = bool(changes.deliveries)
         result.log_facts = {
             "commands": len(claimed),
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),

@@ -1,4 +1,7 @@
-"""The worker: a main process that consumes hints and runs the watchdog, and a child process that applies commands."""
+"""The worker: a main process that consumes hints and runs the watchdog, and a child process that does the work.
+
+The child applies commands in its main thread, and sends deliveries in a thread of its own.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ from tasks.watchdog import Watchdog, exit_stuck_process
 from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
+from workers.deliver.channels.configured import make_channels
+from workers.deliver.deliverer import Deliverer
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
@@ -82,6 +87,7 @@ class _Child:
     wakeups: WakeupPublisher
     heartbeat: Heartbeat
     outage: OutageLog
+    deliverer: Deliverer | None
 
     @classmethod
     def start(cls, settings: WorkerSettings, app: Celery, lanes: Sequence[Lane], heartbeat: Heartbeat) -> _Child:
@@ -93,6 +99,14 @@ class _Child:
                 wakeups.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in result.finished))
             if result.events:
                 wakeups.publish(EVENTS_CHANNEL)
+            if result.deliveries:
+                wake_deliverer()
+
+        def wake_deliverer() -> None:
+            if deliverer is not None:
+                deliverer.wake()
+            else:
+                hints.publish(Lane.DELIVERIES, ())
 
         def publish_continuation(remaining: Mapping[Lane, Sequence[str]]) -> None:
             # Without subjects, the hint only wakes a worker.
@@ -108,15 +122,18 @@ class _Child:
             request_continuation=publish_continuation,
             lanes=own_lanes,
         )
-        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, OutageLog("worker.failed"))
+        deliverer = _start_deliverer(settings) if Lane.DELIVERIES in lanes else None
+        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, OutageLog("worker.failed"), deliverer)
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
-        """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands."""
+        """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands or wake the deliverer."""
         if canaries := Canary.from_subjects(lane, hint.subjects):
             with self.in_flight.engine.connect() as autocommit:
                 mark_canaries_seen(autocommit, canaries, worker=self.in_flight.worker)
         if lane in COMMAND_LANES:
             self.applier.drain(hint.subjects, lane)
+        elif self.deliverer is not None:
+            self.deliverer.wake()
         self.heartbeat.beat()
 
     def handle_hint_or_wait(self, lane: Lane, hint: Hint) -> None:
@@ -134,10 +151,22 @@ class _Child:
             self.outage.end()
 
     def stop(self) -> None:
-        """Stop the publishers, and end the session that shows that this process is alive."""
+        """Stop the deliverer and the publishers, and end the session that shows that this process is alive."""
+        if self.deliverer is not None:
+            self.deliverer.stop()
         self.hints.stop()
         self.wakeups.close()
         self.in_flight.close()
+
+
+def _start_deliverer(settings: WorkerSettings) -> Deliverer | None:
+    """Start to send deliveries, unless no channel is configured: then they wait."""
+    channels = make_channels(settings)
+    if not channels:
+        return None
+    deliverer = Deliverer(settings.database_url, channels)
+    deliverer.start()
+    return deliverer
 
 
 def _make_watchdog(

@@ -45,6 +45,7 @@ class ClaimedDelivery(NamedTuple):
     destination_id: int | None
     target_key: str
     is_merged: bool
+    merged_into: UUID | None
     attempts: int
     body: bytes | None
     date_created: datetime
@@ -56,13 +57,11 @@ class Outgoing:
     """A message that is ready to be sent.
 
     ``body`` is stored with the delivery before a retry, so that every attempt sends the same bytes. ``details`` is
-    whatever the channel needs for sending, such as an address. ``deliveries`` are those that the message contains; the
-    others of :attr:`ClaimedDelivery.merged` were withheld.
+    whatever the channel needs for sending, such as an address.
     """
 
     body: bytes
     details: Any = None
-    included: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,9 @@ class Channel(Protocol):
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         """Return what to do with each claimed delivery, by id: repeat the checks, and render the message.
 
-        A delivery with a ``body`` has been rendered before, and sends it again. For merged deliveries, the result may
-        also name the others of :attr:`ClaimedDelivery.merged`, which are then withheld on their own.
+        A delivery with a ``body`` has been rendered before, and sends it again. For merged deliveries, the result names
+        those of :attr:`ClaimedDelivery.merged` that are withheld or postponed, and has the message under the id of the
+        first of the others. That id is the message's.
 
         :raises Exception: if the database failed. All the deliveries remain pending.
         """

@@ -1,0 +1,138 @@
+"""Recording what became of claimed deliveries: their state, the attempt, and the decision that explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.enums import DecisionOutcome
+from models.notifications.delivery import DeliveryState
+from workers.deliver.channel import AttemptResult, ClaimedDelivery
+
+MAX_DETAIL_CHARACTERS: Final = 500
+
+
+class Update(NamedTuple):
+    """The new values of a claimed delivery. ``due_at`` is set if the delivery remains pending.
+
+    ``rule`` replaces the decision's rule, unless it is ``None``.
+    """
+
+    id: UUID
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    is_merged: bool
+    merged_into: UUID | None
+    body: bytes | None
+    rule: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to send a message. ``at`` is when it began."""
+
+    delivery: ClaimedDelivery
+    at: datetime
+    duration_ms: int
+    result: AttemptResult
+
+
+async def record(
+    connection: AsyncConnection, process: UUID, updates: Sequence[Update], attempts: Iterable[Attempt] = ()
+) -> set[UUID]:
+    """Record updates and attempts, and return the deliveries that were still claimed by the process.
+
+    The others were taken over meanwhile, and are left to whoever has them now.
+    """
+    rows = (await connection.exec_driver_sql(_UPDATE, _update_parameters(process, updates))).all()
+    recorded = {row.id for row in rows}
+    kept = [each for each in attempts if each.delivery.id in recorded]
+    if kept:
+        await connection.exec_driver_sql(
+            _INSERT_ATTEMPTS,
+            {
+                "ids": [each.delivery.id for each in kept],
+                "numbers": [each.delivery.attempts + 1 for each in kept],
+                "times": [each.at for each in kept],
+                "statuses": [each.result.status for each in kept],
+                "durations": [each.duration_ms for each in kept],
+                "errors": [_cut(each.result.error) for each in kept],
+            },
+        )
+    if recorded:
+        decided = [each for each in updates if each.id in recorded]
+        await connection.exec_driver_sql(
+            _UPDATE_DECISIONS,
+            {
+                "ids": [each.id for each in decided],
+                "outcomes": [_OUTCOMES[each.state].value for each in decided],
+                "rules": [each.rule for each in decided],
+                "details": [_cut(each.detail) for each in decided],
+            },
+        )
+    return recorded
+
+
+def _update_parameters(process: UUID, updates: Sequence[Update]) -> dict[str, object]:
+    return {
+        "process": process,
+        "ids": [each.id for each in updates],
+        "states": [each.state.value for each in updates],
+        "attempts": [each.attempts for each in updates],
+        "due": [each.due_at for each in updates],
+        "merged": [each.is_merged for each in updates],
+        "merged_into": [each.merged_into for each in updates],
+        "bodies": [each.body for each in updates],
+        "details": [_cut(each.detail) or None for each in updates],
+    }
+
+
+def _cut(text: str | None) -> str | None:
+    # PostgreSQL stores no NUL, and an answer may contain one.
+    return None if text is None else text.replace("\x00", "\ufffd")[:MAX_DETAIL_CHARACTERS]
+
+
+_OUTCOMES: Final = {
+    DeliveryState.PENDING: DecisionOutcome.PENDING,
+    DeliveryState.DELIVERED: DecisionOutcome.DELIVERED,
+    DeliveryState.SUPPRESSED: DecisionOutcome.SUPPRESSED,
+    DeliveryState.CANCELLED: DecisionOutcome.SUPPRESSED,
+    DeliveryState.FAILED: DecisionOutcome.FAILED,
+    DeliveryState.DEAD: DecisionOutcome.FAILED,
+}
+"""The outcome in a person's decision, by the delivery's state."""
+
+_UPDATE: Final = f"""
+UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = coalesce(u.due_at, d.due_at),
+    is_merged = u.is_merged, merged_into = u.merged_into, body = coalesce(u.body, d.body), detail = u.detail,
+    finished_at = CASE WHEN u.state <> '{DeliveryState.PENDING}' THEN clock_timestamp() END,
+    claimed_by = NULL, claimed_at = NULL
+FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(attempts)s::smallint[], %(due)s::timestamptz[],
+    %(merged)s::boolean[], %(merged_into)s::uuid[], %(bodies)s::bytea[], %(details)s::text[])
+    AS u(id, state, attempts, due_at, is_merged, merged_into, body, detail)
+WHERE d.id = u.id AND d.claimed_by = %(process)s
+RETURNING d.id
+"""  # noqa: S608 - our own columns
+
+_INSERT_ATTEMPTS: Final = """
+INSERT INTO delivery_attempts (delivery_id, number, at, status, duration_ms, error)
+SELECT * FROM unnest(%(ids)s::uuid[], %(numbers)s::smallint[], %(times)s::timestamptz[], %(statuses)s::smallint[],
+    %(durations)s::int[], %(errors)s::text[])
+ON CONFLICT DO NOTHING
+"""
+
+_UPDATE_DECISIONS: Final = """
+UPDATE notification_decisions n
+SET outcome = u.outcome, rule = coalesce(u.rule, n.rule), detail = coalesce(u.detail, ''), at = clock_timestamp()
+FROM unnest(%(ids)s::uuid[], %(outcomes)s::text[], %(rules)s::text[], %(details)s::text[])
+    AS u(id, outcome, rule, detail)
+JOIN deliveries d ON d.id = u.id
+WHERE n.activity_id = d.activity_id AND n.user_id = d.user_id AND n.channel = d.channel
+"""
