@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from models.base import METADATA, Timestamp, column_arrays, insert_statement, timestamp_column
 from models.enums import CommandState, Lane
-from models.messaging.subject import INCIDENT_SUBJECT
+from models.messaging.subject import FOREIGN_RULE, INCIDENT_SUBJECT, SubjectKind
 
 IS_WAITING: Final = f"state = '{CommandState.ACCEPTED}'"
 """The SQL condition for commands that have no outcome yet.
@@ -112,7 +112,8 @@ class NewCommand(NamedTuple):
 
 _SUBJECT: Final = f"""
 coalesce((SELECT {INCIDENT_SUBJECT} FROM incidents i
-          WHERE i.organization_id = u.organization_id AND i.identifier = u.incident), u.subject)
+          WHERE i.organization_id = u.organization_id AND i.identifier = u.incident),
+         CASE WHEN {FOREIGN_RULE} THEN '{SubjectKind.COMMAND}:' || u.id ELSE u.subject END)
 """  # noqa: S608 - our own expression
 
 ACCEPT_COMMANDS: Final = insert_statement(
@@ -126,7 +127,8 @@ ACCEPT_COMMANDS: Final = insert_statement(
 )
 """The statement that inserts commands and returns their subjects. Their ``seq`` increases in the order of the arrays.
 
-An incident's subject never changes, so it is read when the command is accepted.
+An incident's subject never changes, so it is read when the command is accepted. A command about another organization's
+rule, which will be refused, gets a subject of its own, so that it cannot delay the rule's commands.
 """
 
 

@@ -93,6 +93,15 @@ CASE WHEN i.alert_rule_id IS NOT NULL THEN '{SubjectKind.RULE}:' || i.alert_rule
 """
 """The SQL expression for the text of the subject of the incident in row ``i``."""
 
+# CASE evaluates the cast only for subjects of rules.
+FOREIGN_RULE: Final = f"""
+CASE WHEN u.subject LIKE '{SubjectKind.RULE}:%%' THEN NOT EXISTS (
+    SELECT FROM alert_rules r
+    WHERE r.id = substr(u.subject, {len(SubjectKind.RULE) + 2})::bigint AND r.organization_id = u.organization_id
+) ELSE false END
+"""
+"""The SQL condition under which the row ``u`` has the subject of a rule that its organization does not have."""
+
 
 def is_of_kind(subject: str, kind: SubjectKind) -> bool:
     """Return whether a subject's text denotes a subject of this kind."""

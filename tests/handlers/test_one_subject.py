@@ -17,6 +17,7 @@ from models.messaging.subject import INCIDENT_SUBJECT, Subject
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
+from tasks.commands.snoozes import UnsnoozeRule
 from tests.builders import a_trigger, an_action, an_incident
 from tests.handlers.acme import Acme
 from tests.handlers.observed_rule import ANA, ObservedRule
@@ -98,6 +99,18 @@ def test_commands_for_a_rules_incident_have_the_rules_subject(harness: Harness, 
     comment = harness.accept(a_comment(2), **acme.by("mem"))
 
     assert subject_of(harness, opened) == subject_of(harness, comment) == f"rule:{rule.rule_id}"
+
+
+def test_a_command_about_another_organizations_rule_does_not_wait_in_that_rules_line(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
+    unsnooze = UnsnoozeRule.model_validate({"alertRule": rule.rule_id, "inProject": "p1"})
+
+    foreign = harness.accept(unsnooze, **acme.by("mem", organization="closed"))
+    own = harness.accept(unsnooze, **acme.by("mem"))
+
+    assert subject_of(harness, foreign) == str(Subject.command(foreign))
+    assert subject_of(harness, own) == str(Subject.rule(rule.rule_id))
 
 
 def test_a_command_that_opens_an_incident_without_a_key_has_a_subject_of_its_own(harness: Harness, acme: Acme) -> None:

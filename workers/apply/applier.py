@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BatchResult:
-    """The result of a batch: finished commands, whether it wrote events and deliveries, and whether it made progress."""
+    """The result of a batch: the finished commands, what else it wrote, and whether it made progress."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
