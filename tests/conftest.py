@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import OperationalError
@@ -26,6 +27,14 @@ from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers
+
+# The default renders a traceback with every local variable, which takes seconds on a busy machine.
+structlog.configure(
+    [
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # Collecting thousands of tests allocates objects that all stay alive. Garbage collection would only double the time.
 gc.disable()

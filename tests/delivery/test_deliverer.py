@@ -24,6 +24,7 @@ from tests.conftest import Database
 from tests.delivery.conftest import Scene
 from tests.delivery.fake_channel import FakeChannel, failing
 from tests.waiting import eventually
+from workers.deliver import claim
 from workers.deliver.channel import AttemptResult, ClaimedDelivery, Postponed, Verdict, Withheld
 from workers.deliver.deliverer import SLOTS, Deliverer
 from workers.deliver.retry import FAULTS_TO_OPEN
@@ -315,6 +316,19 @@ def test_a_failure_of_the_database_while_recording_does_not_send_twice(scene: Sc
     assert channel.sent_ids() == [delivery]
 
 
+def test_the_cost_of_a_claim_depends_on_the_targets_and_not_on_what_waits(scene: Scene) -> None:
+    targets = 20
+    add_many(scene, 300, "email", due_in="-1 hour", targets=targets)
+    small = claim_buffers(scene)
+    add_many(scene, 20_000, "email", due_in="1 day", targets=targets)
+    add_many(scene, 20_000, "email", due_in="-1 hour", targets=targets)
+    add_many(scene, 20_000, "chat", due_in="-1 hour", targets=targets)
+
+    large = claim_buffers(scene)
+
+    assert large <= 4 * small
+
+
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +341,40 @@ def delivering(scene: Scene, channel: FakeChannel, **options: Any) -> Iterator[D
         yield deliverer
     finally:
         deliverer.stop()
+
+
+def add_many(scene: Scene, count: int, channel: str, *, due_in: str, targets: int) -> None:
+    """Insert deliveries to several targets with a single statement."""
+    with scene.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO deliveries (id, organization_id, channel, target_key, due_at)"
+            " SELECT gen_random_uuid(), %(organization)s, %(channel)s, %(channel)s || ':' || mod(n, %(targets)s),"
+            " now() + %(due_in)s::interval FROM generate_series(1, %(count)s) AS n",
+            {
+                "organization": scene.organization,
+                "channel": channel,
+                "targets": targets,
+                "due_in": due_in,
+                "count": count,
+            },
+        )
+
+
+def claim_buffers(scene: Scene) -> int:
+    """Return how many buffers a claim reads, without the claim taking effect."""
+    parameters = {
+        "process": new_id(),
+        "channels": ["email"],
+        "channel_limits": [4],
+        "targets": [],
+        "target_limits": [],
+        "most": SLOTS,
+    }
+    with scene.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claim._CLAIM}", parameters)
+        root = plan.scalar_one()[0]["Plan"]
+        connection.rollback()
+    return int(root["Shared Hit Blocks"] + root["Shared Read Blocks"])
 
 
 def dying_process(database: Database, ending: str) -> None:

@@ -159,18 +159,21 @@ due AS (
     SELECT c.id, row_number() OVER (PARTITION BY t.target_key ORDER BY c.due_at) AS turn, c.due_at
     FROM targets t
     LEFT JOIN unnest(%(targets)s::text[], %(target_limits)s::int[]) AS l(target_key, most) USING (target_key)
-    CROSS JOIN unnest(%(channels)s::text[], %(channel_limits)s::int[]) AS k(channel, most)
+    JOIN unnest(%(channels)s::text[], %(channel_limits)s::int[]) AS k(channel, most)
+        ON k.channel = split_part(t.target_key, ':', 1)
     CROSS JOIN LATERAL (
         SELECT d.id, d.due_at FROM deliveries d
-        WHERE d.target_key = t.target_key AND d.channel = k.channel AND {IS_UNCLAIMED}
-            AND d.due_at <= clock_timestamp()
+        WHERE d.target_key = t.target_key AND {IS_UNCLAIMED} AND d.due_at <= now() AND d.channel = k.channel
         ORDER BY d.due_at LIMIT least(k.most, coalesce(l.most, k.most))
-        FOR UPDATE SKIP LOCKED
     ) c
 ),
-taken AS (SELECT id FROM due ORDER BY turn, due_at LIMIT %(most)s)
+chosen AS (SELECT id FROM due ORDER BY turn, due_at LIMIT %(most)s),
+-- Only what is chosen is locked: of a thousand targets, these are a few rows instead of thousands.
+locked AS (
+    SELECT id, state, claimed_by FROM deliveries WHERE id = ANY(ARRAY(SELECT id FROM chosen)) FOR UPDATE SKIP LOCKED
+)
 UPDATE deliveries d SET claimed_by = %(process)s, claimed_at = clock_timestamp()
-FROM taken WHERE d.id = taken.id
+WHERE d.id = ANY(ARRAY(SELECT id FROM locked WHERE {IS_UNCLAIMED}))
 RETURNING {_listed("d")}
 """  # noqa: S608 - our own columns
 
@@ -193,7 +196,7 @@ WITH members AS (
         SELECT d.id FROM deliveries d
         WHERE d.user_id = g.user_id AND d.channel = g.channel AND d.organization_id = g.organization_id
             AND d.is_merged AND d.merged_into IS NOT DISTINCT FROM g.message AND {IS_UNCLAIMED}
-            AND d.due_at <= clock_timestamp()
+            AND d.due_at <= now()
         ORDER BY d.id LIMIT %(most)s FOR UPDATE
     ) c
 )
@@ -211,11 +214,10 @@ _NEXT_DUE: Final = f"""
 WITH RECURSIVE {_TARGETS}
 SELECT extract(epoch FROM min(d.due_at) - clock_timestamp()) AS seconds
 FROM targets t
-CROSS JOIN unnest(%(channels)s::text[]) AS k(channel)
 CROSS JOIN LATERAL (
-    SELECT d.due_at FROM deliveries d
-    WHERE d.target_key = t.target_key AND d.channel = k.channel AND {IS_UNCLAIMED} ORDER BY d.due_at LIMIT 1
+    SELECT d.due_at FROM deliveries d WHERE d.target_key = t.target_key AND {IS_UNCLAIMED} ORDER BY d.due_at LIMIT 1
 ) d
+WHERE split_part(t.target_key, ':', 1) = ANY(%(channels)s)
 """  # noqa: S608 - our own columns
 
 _DEAD_OWNERS: Final = """
