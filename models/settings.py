@@ -25,8 +25,10 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_ORIGINS": "origins, besides the gateway's own, that browsers may send requests from; separated by commas",
     "TOCSIN_RATE": "commands that one caller may send per second; bursts may be five times as large",
     "TOCSIN_NOTIFY_WINDOW": "seconds that e-mail and chat messages are delayed in case of an edit or a deletion",
-    "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; this release sends no mail yet",
-    "TOCSIN_MAIL_FROM": "sender address of e-mails; this release sends no mail yet",
+    "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; without it, e-mails wait",
+    "TOCSIN_MAIL_FROM": "sender of e-mails, as tocsin@example.org; by default tocsin at the host of TOCSIN_PUBLIC_URL",
+    "TOCSIN_DKIM_SELECTOR": "selector of the key that signs e-mails (DKIM), if the mail server does not sign them",
+    "TOCSIN_DKIM_KEY": "file with that key, RSA or Ed25519, in PEM",
     "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, as CIDRs separated by commas;"
     " this release sends no webhooks yet",
     "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"

@@ -13,7 +13,16 @@ from uuid import UUID
 
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.notifications.notification import decisions
-from models.notifications.suppression import ALERT_ACTION, AUTHOR, NO_ACCESS, SNOOZED
+from models.notifications.suppression import (
+    ALERT_ACTION,
+    AUTHOR,
+    DELETED,
+    NO_ACCESS,
+    NO_ADDRESS,
+    READ,
+    SNOOZED,
+    UNSUBSCRIBED,
+)
 
 NO_AUTHOR: Final = "no_author"
 NOT_PLANNED: Final = "not_planned"
@@ -57,6 +66,10 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     AUTHOR: "the comment or the change is this person's own",
     NO_ACCESS: "this person has no access to the incident, or had none when that was decided",
     SNOOZED: "the alert rule was snoozed, by this person or for everyone",
+    READ: "this person had read it in the inbox before it was to be sent",
+    DELETED: "the comment or the incident was deleted before it was to be sent",
+    UNSUBSCRIBED: "this person had unsubscribed from the incident before it was to be sent",
+    NO_ADDRESS: "this person has no valid address",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",
     NOT_SUBSCRIBED: "this person was neither mentioned nor subscribed to the incident when the event was planned",

@@ -38,6 +38,13 @@ ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
 """``ALERT_ACTION``, ``SNOOZED`` and ``NO_ACCESS`` are the rules that decide whether an action notifies a person."""
 
+READ: Final = "read"
+DELETED: Final = "deleted"
+UNSUBSCRIBED: Final = "unsubscribed"
+NO_ADDRESS: Final = "no_address"
+"""``READ``, ``DELETED``, ``UNSUBSCRIBED``, ``NO_ADDRESS`` and ``NO_ACCESS`` are the rules by which a delivery that
+is due is withheld."""
+
 
 def _lacks_access(recipient: Recipient) -> bool:
     return not may_read(recipient.person, recipient.organization, recipient.projects)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState
 from workers.deliver.channel import ClaimedDelivery
 
-LEASE_SECONDS: Final = 45.0
+LEASE_SECONDS: Final = 90.0
 """How old a dead process's claim must be before it is taken over. Longer than the deadline of every channel."""
 
 MERGED_PER_MESSAGE: Final = 200

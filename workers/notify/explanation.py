@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.messaging.outbox import WaitingEvent, events
+from models.notifications.access import IncidentFacts, load_incidents, load_people
 from models.notifications.explanation import (
     DECISION_COLUMNS,
     NO_AUTHOR,
@@ -28,7 +29,6 @@ from models.notifications.suppression import AUTHOR, NotificationDecision, Recip
 from models.policy import Actor
 from workers.notify.audience import AUDIENCES
 from workers.notify.planner import parse_event
-from workers.notify.queries import IncidentFacts, load_incidents, load_people
 
 
 class ExplainedActivity(NamedTuple):

@@ -18,6 +18,7 @@ from models.messaging import command_ledger
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import PLANNING, WaitingEvent, mark_processed
 from models.messaging.trace import Trace
+from models.notifications.access import IncidentFacts, load_incidents, load_people
 from models.notifications.reasons import BY_STRENGTH
 from models.notifications.suppression import NO_ACCESS, Recipient, decide_notification
 from tasks.commands.subscriptions import Unsubscribe
@@ -25,7 +26,7 @@ from tasks.events import CommentDeleted
 from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
 from workers.notify.inbox import RecipientDecision, write_notifications
-from workers.notify.queries import IncidentFacts, load_audiences, load_incidents, load_people
+from workers.notify.queries import load_audiences
 
 
 class Planned(NamedTuple):

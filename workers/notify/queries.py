@@ -3,46 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection
 
 from sqlalchemy.engine import Connection
 
-from models.directory.policy_facts import (
-    MEMBERSHIPS,
-    ORGANIZATION_COLUMNS,
-    actor_from_membership,
-    organization_facts,
-    project_from_row,
-)
-from models.incidents.queries import PROJECTS_OF_INCIDENTS
-from models.policy import Actor, OrganizationFacts, ProjectFacts
 from workers.notify.audience import Audiences, NotifiableEvent
-
-
-class IncidentFacts(NamedTuple):
-    """The facts about an incident that decide access to it."""
-
-    identifier: int
-    organization: OrganizationFacts
-    projects: tuple[ProjectFacts, ...]
-
-
-Membership = tuple[int, int]
-"""An organization id and a user id."""
-
-
-def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
-    """Return the incidents by id, each with its organization and its projects. Deleted incidents are missing."""
-    projects: dict[int, list[ProjectFacts]] = defaultdict(list)
-    for row in connection.exec_driver_sql(PROJECTS_OF_INCIDENTS, {"ids": list(ids)}).all():
-        projects[row.incident_id].append(project_from_row(row).facts)
-    organizations: dict[int, OrganizationFacts] = {}
-    incidents = {}
-    for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
-        organization = organizations.setdefault(row.organization_id, organization_facts(row))
-        incidents[row.id] = IncidentFacts(row.identifier, organization, tuple(projects[row.id]))
-    return incidents
 
 
 def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) -> Audiences:
@@ -58,28 +23,6 @@ def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) 
     return Audiences(subscribers, team_members)
 
 
-def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:
-    """Return an actor for each membership. Users without an account are missing.
-
-    A user who is inactive or not a member of the organization has no role.
-    """
-    wanted = list(memberships)
-    rows = connection.exec_driver_sql(
-        _PEOPLE,
-        {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]},
-    ).all()
-    return {
-        (row.organization_id, row.user_id): actor_from_membership(row if row.is_active else None, user_id=row.user_id)
-        for row in rows
-    }
-
-
-_INCIDENTS = f"""
-SELECT i.id, i.identifier, {ORGANIZATION_COLUMNS}
-FROM incidents i JOIN organizations o ON o.id = i.organization_id
-WHERE i.id = ANY(%(ids)s::bigint[])
-"""  # noqa: S608 - our own columns
-
 _SUBSCRIBERS = """
 SELECT incident_id, user_id FROM incident_subscriptions WHERE incident_id = ANY(%(incidents)s::bigint[])
 """
@@ -92,12 +35,3 @@ JOIN members m ON m.id = tm.member_id AND m.organization_id = t.organization_id
 JOIN users u ON u.id = m.user_id AND u.is_active
 WHERE t.id = ANY(%(teams)s::bigint[])
 """
-
-_PEOPLE = f"""
-SELECT w.organization_id, u.id AS user_id, u.is_active, m.role, m.teams
-FROM unnest(%(organizations)b::bigint[], %(users)b::bigint[]) AS w(organization_id, user_id)
-JOIN users u ON u.id = w.user_id
-LEFT JOIN LATERAL (
-    {MEMBERSHIPS} WHERE members.organization_id = w.organization_id AND members.user_id = u.id
-) AS m ON true
-"""  # noqa: S608 - our own columns
