@@ -42,10 +42,13 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. ``organization`` is the organization in the request's path, if it exists."""
+    """An authenticated caller. ``organization`` is the organization in the request's path, if it exists.
+
+    ``token_id`` is ``None`` if a ticket opened the caller's session.
+    """
 
     actor: Actor
-    token_id: int
+    token_id: int | None
     token_name: str
     ops_role: OpsRole | None
     organization: OrganizationFacts | None

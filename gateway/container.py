@@ -12,6 +12,7 @@ from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
 from gateway.ledger.acceptance import CommandAcceptor
 from gateway.ledger.outcomes import OutcomeWaiter
+from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
 from gateway.rate_limit import RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
@@ -21,6 +22,7 @@ from gateway.reads.incident_list import IncidentList
 from gateway.reads.notification_decisions import DecisionQueries
 from gateway.reads.observations import ObservationQueries
 from gateway.reads.queries import Queries
+from gateway.reads.visitors import VisitorQueries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
 from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
@@ -67,11 +69,13 @@ class Container:
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
         self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self.hint_publisher, timeout_seconds=seconds)
         self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
+        self.used_tickets = UsedTickets(self._ledger)
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
         self.incident_list = IncidentList(runner)
         self.previews = CommentPreview(runner)
         self.decisions = DecisionQueries(runner)
+        self.visitors = VisitorQueries(runner)
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)
         self.broadcaster = EventBroadcaster(

@@ -24,7 +24,9 @@ from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
 from gateway.http.request_log import RequestLog
 from gateway.http.request_target import RequestTarget
-from gateway.http.responses import accepts_problem_json, error_response
+from gateway.http.responses import HttpResponse, accepts_problem_json, error_response
+from gateway.pages.routes import routes as page_routes
+from gateway.pages.site import Site
 from gateway.routes import (
     alert_rules,
     commands,
@@ -82,6 +84,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
     """Return the gateway as an ASGI application, which starts even if the database and the broker are unavailable."""
     container = Container(settings, timeouts or Timeouts())
+    site = Site(settings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -94,9 +97,10 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
             *(Route(endpoint.path, EndpointPipeline(endpoint, container)) for endpoint in ENDPOINTS),
             *health.routes(container),
             *documentation.routes(ENDPOINTS),
+            *page_routes(container, site),
         ],
         middleware=[Middleware(RequestLog), Middleware(RequestTarget)],
-        exception_handlers={404: _not_found, 405: _not_allowed},
+        exception_handlers={404: partial(_not_found, site), 405: partial(_not_allowed, site)},
         lifespan=lifespan,
     )
     app.state.container = container
@@ -169,13 +173,24 @@ class GatewayServer(uvicorn.Server):
         log_process_stopped(ProcessKind.GATEWAY)
 
 
-async def _not_found(request: Request, _: Exception) -> Response:
-    return _refusal(request, NotFound())
+async def _not_found(site: Site, request: Request, _: Exception) -> Response:
+    return _page(site.not_found()) if _wants_page(request) else _refusal(request, NotFound())
 
 
-async def _not_allowed(request: Request, error: Exception) -> Response:
+async def _not_allowed(site: Site, request: Request, error: Exception) -> Response:
     allowed = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
+    if _wants_page(request):
+        return _page(site.not_allowed(allowed))
     return _refusal(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
+
+
+def _wants_page(request: Request) -> bool:
+    # People who follow a wrong link see a page, programs that call a wrong path see JSON.
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+
+
+def _page(page: HttpResponse) -> Response:
+    return Response(page.body, page.status, page.headers, page.media_type)
 
 
 def _refusal(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:

@@ -7,11 +7,17 @@ all of them decrypt and verify. Each purpose has keys of its own, so a value mad
 from __future__ import annotations
 
 import base64
+import hashlib
+import time
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeTimedSerializer
+
+from models.types import JSON
 
 MIN_SECRET_CHARACTERS: Final = 16
 
@@ -68,6 +74,75 @@ class SecretBox:
         :raises UnreadableSecret: if none of the secrets decrypts it.
         """
         return self.encrypt(self.decrypt(encrypted))
+
+
+CLOCK_SKEW_SECONDS: Final = 60
+"""How far the clock of the process that reads a signed value may be behind that of the process that signed it."""
+
+
+class InvalidSignature(Exception):
+    """Raised when a value was not signed for this purpose with one of the secrets in ``TOCSIN_SECRET``."""
+
+
+class ExpiredSignature(Exception):
+    """Raised when a signed value is too old, or was signed in the future."""
+
+
+class TimedSigner:
+    """Signs JSON values for one purpose, as URL-safe text, and reads them until they expire.
+
+    A signed value can be read by anyone, and the same signature can be spelled in more than one way. Whatever must
+    happen only once therefore needs an id inside the value.
+    """
+
+    def __init__(
+        self,
+        secrets: tuple[str, ...],
+        purpose: str,
+        *,
+        max_age_seconds: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Derive the keys. ``secrets`` is the result of :func:`parse_secrets`."""
+        if not secrets:
+            # itsdangerous would sign with an empty key.
+            raise ValueError("TOCSIN_SECRET is not set")
+        keys = derive_keys(secrets, f"sign {purpose}")
+        self._max_age_seconds = max_age_seconds
+        self._writer = _serializer(keys, purpose, clock)
+        self._reader = _serializer(keys, purpose, lambda: clock() + CLOCK_SKEW_SECONDS)
+
+    def sign(self, value: JSON) -> str:
+        """Return the value, signed with the current secret."""
+        return str(self._writer.dumps(value))
+
+    def read(self, text: str) -> JSON:
+        """Return the value that was signed.
+
+        :raises InvalidSignature: if it was signed with none of the secrets, or for another purpose.
+        :raises ExpiredSignature: if it is older than ``max_age_seconds``.
+        """
+        try:
+            # Without a maximum age, a value from the future would be accepted.
+            return self._reader.loads(text, max_age=self._max_age_seconds + CLOCK_SKEW_SECONDS)
+        except SignatureExpired:
+            raise ExpiredSignature from None
+        except BadData:
+            raise InvalidSignature from None
+
+
+def _serializer(keys: list[bytes], purpose: str, clock: Callable[[], float]) -> URLSafeTimedSerializer:
+    class Signer(TimestampSigner):
+        def get_timestamp(self) -> int:
+            return int(clock())
+
+    return URLSafeTimedSerializer(
+        # itsdangerous signs with the last key.
+        list(reversed(keys)),
+        salt=purpose.encode(),
+        signer=Signer,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+    )
 
 
 def derive_keys(secrets: tuple[str, ...], purpose: str) -> list[bytes]:

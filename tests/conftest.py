@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from playwright.sync_api import Browser
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import OperationalError
@@ -23,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from models.database.migrate import migrate
 from tests.brokers import RabbitBroker, ValkeyBroker
+from tests.chromium import find_chromium, running_chromium
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
@@ -66,6 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("broker")
         if fixtures & _POSTGRES_FIXTURES or folder == "journeys":
             item.add_marker("postgres")
+        if "chromium" in fixtures:
+            item.add_marker("browser")
         if fixtures & _SLOW_FIXTURES:
             item.add_marker("slow")
         if folder == "faults" and not any(item.iter_markers("xdist_group")):
@@ -181,6 +185,18 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
     with ExitStack() as cleanup:
         directory = _memory_directory(cleanup) or Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
         yield cleanup.enter_context(RabbitMQ(program, directory).running())
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser for the whole session."""
+    program = find_chromium()
+    if program is None:
+        if "CI" in os.environ:
+            pytest.fail("chromium is not installed here: install it, as .ci/run does")
+        pytest.skip("chromium is not installed here")
+    with running_chromium(program) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 from models import tables
 from models.base import new_id
 from models.database.engine import make_engine
-from models.enums import Lane
+from models.enums import CallerKind, Lane
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.types import JSON
@@ -46,9 +46,13 @@ class Harness:
         user: int | None = None,
         subject: str | None = None,
         expected_version: int | None = None,
+        caller: str | None = None,
     ) -> UUID:
-        """Insert a command into the ledger; return the command's id."""
-        row = _row(command, organization=organization, token=token, user=user)
+        """Insert a command into the ledger; return the command's id.
+
+        Without a token, it comes from tocsin itself, unless `caller` says otherwise.
+        """
+        row = _row(command, organization=organization, token=token, user=user, caller=caller)
         row = row._replace(expected_version=expected_version)
         if subject is not None:
             row = row._replace(subject=subject, incident=None)
@@ -132,7 +136,9 @@ def lock_subjects(connection: Connection, subjects: Sequence[str]) -> None:
     )
 
 
-def _row(command: Command, *, organization: int, token: int | None, user: int | None) -> NewCommand:
+def _row(
+    command: Command, *, organization: int, token: int | None, user: int | None, caller: str | None = None
+) -> NewCommand:
     id_ = new_id()
     subject = CATALOG[command.name].subject(command, CommandSubmission(organization, user, id_))
     return NewCommand(
@@ -143,7 +149,7 @@ def _row(command: Command, *, organization: int, token: int | None, user: int | 
         organization_id=organization,
         token_id=token,
         user_id=user,
-        caller=f"user:{user}",
+        caller=caller or (CallerKind.SYSTEM if token is None else f"user:{user}"),
         payload=command.to_payload(),
         incident=subject.number,
     )

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
+from models.settings import SettingsError
 from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
 from tasks.server_check import check_servers
 from tasks.startup import StartupError
@@ -27,8 +28,13 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
     """
     with importing():
         from workers.apply.process import run_apply_worker
+        from workers.deliver.channels.configured import make_channels
 
     with _process(ProcessKind.WORKER) as settings:
+        try:
+            make_channels(settings)
+        except SettingsError as error:
+            sys.exit(str(error))
         exit_code = run_apply_worker(settings, [Lane(lane) for lane in lanes], patience_seconds=patience_seconds)
     sys.exit(exit_code)
 

@@ -148,10 +148,11 @@ class EndpointPipeline:
     def _origin_allowed(self, origin: str, headers: Headers) -> bool:
         origin = origin.lower()
         settings = self._container.settings
-        own = {f"{scheme}://{(headers.get(b'host') or '').lower()}" for scheme in ("http", "https")}
-        return (
-            origin in own or origin == settings.public_origin or not settings.allowed_origins.isdisjoint({origin, "*"})
-        )
+        if settings.public_origin is not None:
+            own = {settings.public_origin}
+        else:
+            own = {f"{scheme}://{(headers.get(b'host') or '').lower()}" for scheme in ("http", "https")}
+        return origin in own or not settings.allowed_origins.isdisjoint({origin, "*"})
 
     def _method_label(self, scope: Scope) -> str:
         # Callers may send any word as a method. Unknown methods share a label, so that the number of labels is limited.

@@ -120,7 +120,8 @@ def _is_traceparent(value: bytes) -> bool:
 
 def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
     # Routes outside the API have no path parameters, so their path is their route.
-    route = record.route or (scope["path"] if status not in (None, 404) else None)
+    # A redirect to a path with a slash has one, which may contain a ticket.
+    route = record.route or (scope["path"] if status not in (None, 307, 404) else None)
     level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
     if not log.is_enabled_for(level):
         return

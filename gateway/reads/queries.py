@@ -194,6 +194,7 @@ class Queries:
                 notifications.c.retracted,
                 notifications.c.date_created,
                 notifications.c.date_read,
+                notifications.c.incident_id,
                 incidents.c.identifier,
                 incidents.c.title,
                 activities.c.type.label("activity_type"),

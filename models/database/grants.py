@@ -41,6 +41,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     "tocsin_gateway": (
         Grant("INSERT", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", ("idempotency_keys",)),
+        Grant("INSERT, DELETE", ("used_tickets",)),
         *_DIRECTORY_CHANGES,
     ),
     "tocsin_worker": (

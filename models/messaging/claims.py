@@ -191,7 +191,11 @@ def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types
 
 
 class ClaimedCommand(NamedTuple):
-    """A command that a worker has claimed. ``payload`` is parsed JSON."""
+    """A command that a worker has claimed. ``payload`` is parsed JSON.
+
+    Without ``token_id``, the command comes from tocsin itself or, if ``caller`` names a person, from that person's
+    session.
+    """
 
     id: UUID
     seq: int
@@ -200,6 +204,7 @@ class ClaimedCommand(NamedTuple):
     organization_id: int | None
     token_id: int | None
     user_id: int | None
+    caller: str
     payload: JSON
     accepted_at: datetime
     attempts: int

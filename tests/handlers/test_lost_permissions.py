@@ -62,8 +62,10 @@ BODIES: dict[str, dict[str, JSON]] = {
 }
 """A body for every command, by the command's name. Ben is permitted to submit all of them."""
 
-ALL = "a person", "a service acting for a person", "a service"
-PEOPLE = ALL[:2]
+WITH_TOKEN = "a person", "a service acting for a person", "a service"
+SESSION = "a person without a token"
+ALL = (*WITH_TOKEN, SESSION)
+PEOPLE = (*WITH_TOKEN[:2], SESSION)
 FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
 MISSING = 404, {"detail": "The requested resource does not exist"}
 
@@ -120,17 +122,17 @@ class Loss:
 
 LOSSES = {
     "the token is revoked": Loss(
-        ("UPDATE tokens SET revoked_at = now()",), ALL, unauthenticated("Invalid token")
+        ("UPDATE tokens SET revoked_at = now()",), WITH_TOKEN, unauthenticated("Invalid token")
     ),
-    "the token expires": Loss(("UPDATE tokens SET expires_at = now()",), ALL, unauthenticated("Token expired")),
+    "the token expires": Loss(("UPDATE tokens SET expires_at = now()",), WITH_TOKEN, unauthenticated("Token expired")),
     "the person is deactivated": Loss(
-        ("UPDATE users SET is_active = false",), ALL[:1], unauthenticated("User inactive or deleted")
+        ("UPDATE users SET is_active = false",), (WITH_TOKEN[0], SESSION), unauthenticated("User inactive or deleted")
     ),
     "the person that a service acts for is deactivated": Loss(
-        ("UPDATE users SET is_active = false",), ALL[1:2], FORBIDDEN
+        ("UPDATE users SET is_active = false",), WITH_TOKEN[1:2], FORBIDDEN
     ),
-    "the service may no longer act for people": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
-    "the token loses its scopes": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
+    "the service may no longer act for people": Loss(("UPDATE tokens SET act_as = false",), WITH_TOKEN[1:2], FORBIDDEN),
+    "the token loses its scopes": Loss(("UPDATE tokens SET scopes = '{openid}'",), WITH_TOKEN, FORBIDDEN),
     "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
     "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, exceeds_members),
     "members may no longer write alert rules": Loss(
@@ -183,7 +185,7 @@ def requests() -> list[tuple[str, str]]:
 
 
 def callers_of(entry: CatalogEntry) -> tuple[str, ...]:
-    return (PEOPLE if entry.for_people else ()) + (ALL[2:] if entry.for_services else ())
+    return (PEOPLE if entry.for_people else ()) + (WITH_TOKEN[2:] if entry.for_services else ())
 
 
 def affected_by(loss: Loss) -> list[tuple[str, str]]:
@@ -201,6 +203,7 @@ def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
         "a person": acme.by("ben"),
         "a service acting for a person": acme.by_service(acting_for="ben"),
         "a service": acme.by_service(),
+        SESSION: acme.by("ben") | {"token": None, "caller": f"user:{acme.users['ben']}"},
     }[caller]
 
 

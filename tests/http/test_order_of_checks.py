@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import Engine
 
-from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
+from gateway.settings import GatewaySettings
+from tests.handlers.acme import Acme
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, running_gateway
 
 READING_SCOPES = ["org:admin", "org:read", "org:write", "project:admin", "project:read", "project:write"]
 
@@ -205,6 +208,15 @@ def test_requests_from_the_gateways_own_origin_are_allowed(gateway: Gateway) -> 
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == gateway.url
     assert "Command-Id" in response.headers["access-control-expose-headers"]
+
+
+def test_with_a_public_url_only_its_origin_is_the_gateways_own(
+    settings: Callable[..., GatewaySettings], acme: Acme
+) -> None:
+    with running_gateway(settings(public_url="https://x.test/base")) as gateway:
+        public, host = (gateway.get(f"{ACME}/", Origin=origin) for origin in ("https://x.test", gateway.url))
+
+    assert (public.status_code, host.status_code) == (200, 400)
 
 
 def test_a_path_without_a_trailing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:

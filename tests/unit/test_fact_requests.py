@@ -59,6 +59,7 @@ def a_pending_command(name: str, body: dict[str, JSON]) -> PendingCommand[Any]:
         organization_id=ORGANIZATION,
         token_id=TOKEN,
         user_id=USER,
+        caller=f"user:{USER}",
         payload=body,
         accepted_at=datetime(2026, 11, 23, tzinfo=UTC),
         attempts=0,

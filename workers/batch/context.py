@@ -292,14 +292,34 @@ class CommandContext:
 
 def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
     row = pending.row
-    if row.token_id is None:
+    if row.token_id is None and row.caller == CallerKind.SYSTEM:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
+    member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
+    if row.token_id is None:
+        # A person's session without a token. The rights are those of the person's role.
+        require_valid_credential(_session(row.user_id, facts))
+        return actor_from_membership(member, user_id=row.user_id)
     require_valid_credential(_credential(row.token_id, row.user_id, facts))
     token = facts.tokens[row.token_id]
-    member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
     return actor_from_membership(
         member, kind=token.kind, user_id=row.user_id, organization_id=token.organization_id, scopes=token.scopes
     )
+
+
+def _session(user_id: int | None, facts: Facts) -> CredentialFacts:
+    return CredentialFacts(
+        kind=CallerKind.USER,
+        revoked=False,
+        expired=False,
+        user_active=_is_active(user_id, facts),
+        acts_for_user=False,
+        may_act_for_users=False,
+        is_member=False,
+    )
+
+
+def _is_active(user_id: int | None, facts: Facts) -> bool:
+    return user_id is not None and user_id in facts.people and facts.people[user_id].is_active
 
 
 def _credential(token_id: int, user_id: int | None, facts: Facts) -> CredentialFacts | None:
@@ -310,7 +330,7 @@ def _credential(token_id: int, user_id: int | None, facts: Facts) -> CredentialF
         kind=token.kind,
         revoked=token.revoked,
         expired=token.expired,
-        user_active=user_id is not None and user_id in facts.people and facts.people[user_id].is_active,
+        user_active=_is_active(user_id, facts),
         acts_for_user=user_id is not None and token.kind is not CallerKind.USER,
         may_act_for_users=token.act_as,
         is_member=(token.organization_id, user_id) in facts.members,

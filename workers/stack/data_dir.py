@@ -27,7 +27,7 @@ ROOT_DIRECTORY = Path("/var/lib/tocsin")
 MARKER = "TOCSIN"
 OWNED_NAMES = (
     "postgres", "postgres.new", "postgres.lock", "valkey", "valkey.lock", "programs", "run", "logs", "demo",
-    "secret", "stack.json", "lock", MARKER,
+    "secret", "webhook-secrets.json", "stack.json", "lock", MARKER,
 )  # fmt: skip
 """The names of everything that tocsin creates in a data directory. `tocsin reset` removes only these."""
 
