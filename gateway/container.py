@@ -20,6 +20,7 @@ from gateway.reads.database import QueryRunner
 from gateway.reads.incident_list import IncidentList
 from gateway.reads.notification_decisions import DecisionQueries
 from gateway.reads.observations import ObservationQueries
+from gateway.reads.preferences import PreferenceQueries
 from gateway.reads.queries import Queries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
@@ -70,7 +71,8 @@ class Container:
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
         self.incident_list = IncidentList(runner)
-        self.previews = CommentPreview(runner)
+        self.previews = CommentPreview(runner, notify_window=settings.notify_window)
+        self.preferences = PreferenceQueries(runner)
         self.decisions = DecisionQueries(runner)
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)

@@ -54,6 +54,8 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("incident_listing", "incident_titles")),
         Grant("INSERT", ("events",)),
         Grant("UPDATE", ("notifications",)),
+        Grant("INSERT, UPDATE", ("notification_preferences",)),
+        Grant("INSERT, UPDATE, DELETE", ("incident_mutes",)),
     ),
     # Publishes events and deletes old rows.
     "tocsin_relay": (
@@ -65,7 +67,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # Plans notifications. People who lost access are unsubscribed by a command, hence INSERT.
     "tocsin_notifier": (
         Grant("UPDATE (planned_at)", ("events",)),
-        Grant("INSERT, UPDATE", INBOX),
+        Grant("INSERT, UPDATE", (*INBOX, "deliveries")),
         Grant("INSERT", ("commands",)),
     ),
     # The command line.

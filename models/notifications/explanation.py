@@ -13,7 +13,8 @@ from uuid import UUID
 
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.notifications.notification import decisions
-from models.notifications.suppression import ALERT_ACTION, AUTHOR, NO_ACCESS, SNOOZED
+from models.notifications.preferences import DELETED, DIGEST, INSTANT, NO_ADDRESS, OFF, QUIET_HOURS, STORM
+from models.notifications.suppression import ALERT_ACTION, AUTHOR, MUTED, NO_ACCESS, SNOOZED
 
 NO_AUTHOR: Final = "no_author"
 NOT_PLANNED: Final = "not_planned"
@@ -56,6 +57,14 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     ALERT_ACTION: "an action of the alert rule names this person or a team of theirs",
     AUTHOR: "the comment or the change is this person's own",
     NO_ACCESS: "this person has no access to the incident, or had none when that was decided",
+    MUTED: "this person had muted the incident",
+    INSTANT: "this person's preferences ask for such messages at once",
+    OFF: "this person's preferences have switched off such messages",
+    DIGEST: "this person's preferences collect such messages in a digest",
+    QUIET_HOURS: "it was this person's quiet hours",
+    STORM: "this person had got so many messages within an hour that the others are merged into one",
+    NO_ADDRESS: "this person has no address there",
+    DELETED: "the comment was deleted",
     SNOOZED: "the alert rule was snoozed, by this person or for everyone",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",

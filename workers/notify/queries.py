@@ -15,17 +15,19 @@ from models.directory.policy_facts import (
     organization_facts,
     project_from_row,
 )
+from models.enums import IncidentStatus
 from models.incidents.queries import PROJECTS_OF_INCIDENTS
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from workers.notify.audience import Audiences, NotifiableEvent
 
 
 class IncidentFacts(NamedTuple):
-    """The facts about an incident that decide access to it."""
+    """The facts about an incident that decide access to it, and whether messages about it pass quiet hours."""
 
     identifier: int
     organization: OrganizationFacts
     projects: tuple[ProjectFacts, ...]
+    is_critical: bool = False
 
 
 Membership = tuple[int, int]
@@ -41,7 +43,9 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     incidents = {}
     for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
         organization = organizations.setdefault(row.organization_id, organization_facts(row))
-        incidents[row.id] = IncidentFacts(row.identifier, organization, tuple(projects[row.id]))
+        incidents[row.id] = IncidentFacts(
+            row.identifier, organization, tuple(projects[row.id]), row.status == IncidentStatus.CRITICAL
+        )
     return incidents
 
 
@@ -56,6 +60,12 @@ def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) 
         for row in connection.exec_driver_sql(_TEAM_MEMBERS, {"teams": teams}).all():
             team_members[row.organization_id, row.team_id].append(row.user_id)
     return Audiences(subscribers, team_members)
+
+
+def load_mutes(connection: Connection, incidents: Collection[int]) -> set[tuple[int, int]]:
+    """Return the incidents that are muted now, as pairs of incident id and the id of the user who muted it."""
+    rows = connection.exec_driver_sql(_MUTES, {"ids": list(incidents)})
+    return {(row.incident_id, row.user_id) for row in rows}
 
 
 def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:
@@ -75,13 +85,18 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
 
 
 _INCIDENTS = f"""
-SELECT i.id, i.identifier, {ORGANIZATION_COLUMNS}
+SELECT i.id, i.identifier, i.status, {ORGANIZATION_COLUMNS}
 FROM incidents i JOIN organizations o ON o.id = i.organization_id
 WHERE i.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
 _SUBSCRIBERS = """
 SELECT incident_id, user_id FROM incident_subscriptions WHERE incident_id = ANY(%(incidents)s::bigint[])
+"""
+
+_MUTES = """
+SELECT incident_id, user_id FROM incident_mutes
+WHERE incident_id = ANY(%(ids)s::bigint[]) AND (until IS NULL OR until > clock_timestamp())
 """
 
 _TEAM_MEMBERS = """
