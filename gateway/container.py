@@ -21,6 +21,7 @@ from gateway.reads.database import QueryRunner
 from gateway.reads.incident_list import IncidentList
 from gateway.reads.notification_decisions import DecisionQueries
 from gateway.reads.observations import ObservationQueries
+from gateway.reads.preferences import PreferenceQueries
 from gateway.reads.queries import Queries
 from gateway.reads.visitors import VisitorQueries
 from gateway.settings import GatewaySettings
@@ -73,7 +74,8 @@ class Container:
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
         self.incident_list = IncidentList(runner)
-        self.previews = CommentPreview(runner)
+        self.previews = CommentPreview(runner, notify_window=settings.notify_window)
+        self.preferences = PreferenceQueries(runner)
         self.decisions = DecisionQueries(runner)
         self.visitors = VisitorQueries(runner)
         self.rules = AlertRuleQueries(runner)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from models.secrets import parse_secrets
-from tasks.settings import ProcessSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings
 
 
 class GatewaySettings(ProcessSettings):
     """Settings for the gateway, including those that every process reads.
 
     ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in
-    which ``*`` stands for every origin. Without ``secret``, no page can be opened, because tickets and sessions are
-    signed with it.
+    which ``*`` stands for every origin. ``notify_window`` is in seconds; previews show when messages would be sent.
+    Without ``secret``, no page can be opened, because tickets and sessions are signed with it.
     """
 
     rate: int = Field(default=1000, ge=1)
     origins: str = ""
     public_url: str | None = None
     secret: str | None = None
+    notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
 
     @field_validator("public_url")
     @classmethod

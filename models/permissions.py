@@ -77,5 +77,9 @@ PROJECTS: Final = Permission(
     "projects", {"GET": _ORGANIZATION_READ | {"project:read", "project:write", "project:admin"}}
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
+PREFERENCES: Final = Permission(
+    "preferences", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "PUT": MEMBER_SCOPES | _INCIDENT_READ}
+)
+"""The permission for a person's own preferences, which belong to no organization: the token's scopes decide alone."""
 COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
 """The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""

@@ -7,7 +7,7 @@ from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
 from models.messaging import attempts, canary, claims, command_ledger, outbox
-from models.notifications import delivery, notification, tickets
+from models.notifications import delivery, notification, stored_preferences, tickets
 
 __all__ = [
     "METADATA",
@@ -22,6 +22,7 @@ __all__ = [
     "list_projection",
     "notification",
     "outbox",
+    "stored_preferences",
     "subscription",
     "tables",
     "tickets",

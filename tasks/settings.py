@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field, field_validator
 
 from models.settings import DatabaseSettings, Settings
 from tasks.service_queues import ServiceQueue, parse_service_queues
+
+DEFAULT_NOTIFY_WINDOW: Final = 10.0
+"""How many seconds messages to people wait, in case of an edit or a deletion, without ``TOCSIN_NOTIFY_WINDOW``."""
 
 
 class LogLevel(StrEnum):

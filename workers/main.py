@@ -54,7 +54,7 @@ def run_notifier() -> None:
         from workers.notify.notifier import Notifier
 
     with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
-        Notifier(engine, settings).run(_stop_on_signals(), announce_ready)
+        Notifier(engine, settings, notify_window=settings.notify_window).run(_stop_on_signals(), announce_ready)
 
 
 @contextlib.contextmanager

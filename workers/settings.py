@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from models.notifications.mailbox import ascii_domain, parse_mailbox
 from models.secrets import parse_secrets
-from tasks.settings import ProcessSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings
 
 _DEFAULT_SMTP_PORTS: Final = {"smtp": 25, "smtps": 465}
 _SUBMISSION_PORT: Final = 587
@@ -37,7 +37,7 @@ class WorkerSettings(ProcessSettings):
     ``notify_window`` is in seconds. Without ``secret``, nothing is sent that is encrypted or signed with it.
     """
 
-    notify_window: float = Field(default=10.0, ge=0, le=3600)
+    notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
     secret: str | None = None
     public_url: str | None = None
     smtp_url: str | None = None

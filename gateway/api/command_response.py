@@ -70,10 +70,10 @@ def accepted_json(context: RequestContext, accepted: AcceptedCommand) -> Command
         "outcome_body": None,
         "error": None,
     }
-    return command_json(row, organization=context.organization.slug)
+    return command_json(row, organization=context.organization_slug)
 
 
 def finished_json(context: RequestContext, outcome: Outcome) -> CommandJson:
     """Serialize a finished command with its outcome."""
     row = outcome._asdict() | {"outcome_status": outcome.status, "outcome_body": raw_json(outcome.body)}
-    return command_json(row, organization=context.organization.slug)
+    return command_json(row, organization=context.organization_slug)

@@ -64,6 +64,11 @@ class RequestContext:
             raise NotFound
         return self.caller.organization
 
+    @property
+    def organization_slug(self) -> str | None:
+        """The slug of the organization in the path, or ``None`` if the path does not name one."""
+        return None if self.caller.organization is None else self.caller.organization.slug
+
     @cached_property
     def query(self) -> QueryParams:
         """The request's query parameters."""

@@ -68,6 +68,7 @@ class Endpoint:
     :param tag: the tag that groups endpoints in the OpenAPI document.
     :param permission: the permission that the caller needs in the organization that the path names.
     :param ops_role: the lowest operator role that may call the endpoint, if it is outside any organization.
+    :param is_personal: whether the path names no organization, so that the permission is a matter of the token alone.
     :param precondition: check 6, which examines only the caller. It raises a refusal if it fails.
     :param body_limit: the maximum size of a request body in bytes.
     """
@@ -79,3 +80,4 @@ class Endpoint:
     ops_role: OpsRole | None = None
     precondition: Callable[[Actor], None] | None = None
     body_limit: int = BODY_LIMIT_BYTES
+    is_personal: bool = False

@@ -117,7 +117,7 @@ class EndpointPipeline:
             deadline=deadline,
             record=record,
         )
-        if self._endpoint.permission is not None:
+        if self._endpoint.permission is not None and not self._endpoint.is_personal:
             # Checks 7 to 9.
             require_organization_access(caller.actor, context.organization, self._endpoint.permission, method)
         return await self._endpoint.operations[method].handle(context)

@@ -127,14 +127,15 @@ def validate_command(
 
 def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
     """Return the command as a row for the ledger."""
-    submission = CommandSubmission(context.organization.id, context.actor.user_id, new_id())
+    organization_id = _organization_of(context, entry)
+    submission = CommandSubmission(organization_id or 0, context.actor.user_id, new_id())
     subject = entry.subject(command, submission)
     return NewCommand(
         id=submission.command_id,
         type=command.name,
         subject=str(subject),
         lane=lane,
-        organization_id=submission.organization_id,
+        organization_id=organization_id,
         token_id=context.caller.token_id,
         user_id=submission.user_id,
         caller=context.caller.caller_key,
@@ -144,6 +145,16 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
         incident=subject.number,
         payload_version=command.payload_version,
     )
+
+
+def _organization_of(context: RequestContext, entry: CatalogEntry) -> int | None:
+    """Return the id of the organization in whose name the command is recorded, or ``None`` for a person's own.
+
+    A personal command that a service submits is recorded for the service's organization, in which it acts.
+    """
+    if entry.is_personal and context.caller.organization is None:
+        return context.actor.organization_id
+    return context.organization.id
 
 
 def with_condition(row: NewCommand, versions: Sequence[int] | None) -> NewCommand:

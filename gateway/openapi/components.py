@@ -46,6 +46,8 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Notification": notifications.NotificationJson,
     "Decision": notifications.DecisionJson,
     "DecisionList": notifications.DecisionListJson,
+    "Preferences": notifications.PreferencesJson,
+    "Mute": notifications.MuteJson,
 }
 """The entities that responses contain, by component name."""
 

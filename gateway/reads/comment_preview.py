@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
@@ -21,22 +23,30 @@ from models.directory.policy_facts import (
 )
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person, members, projects, users
-from models.enums import DecisionOutcome, NotificationReason
+from models.enums import Channel, DecisionOutcome, IncidentStatus, NotificationReason
 from models.incidents.incident import incident_projects, incidents
 from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
+from models.notifications.preferences import PLANNED_CHANNELS, STORM_WINDOW, Schedule, contact_from_row
 from models.notifications.reasons import strongest_reasons
+from models.notifications.stored_preferences import RECENT_MESSAGES, incident_mutes, notification_preferences
 from models.notifications.suppression import Recipient, decide_notification
 from models.policy import OrganizationFacts
+
+_IS_MUTED: Final = and_(
+    incident_mutes.c.user_id.is_not(None),
+    or_(incident_mutes.c.until.is_(None), incident_mutes.c.until > func.clock_timestamp()),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewRecipient:
-    """A person whom a comment would notify, and the reason for the notification."""
+    """A person whom a comment would notify, the reason for that, and what would be sent on each channel."""
 
     person: Person
     reason: NotificationReason
+    channels: Mapping[Channel, Schedule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,10 @@ class _Directory:
 class CommentPreview:
     """Determines whom a comment would notify, before it is posted."""
 
-    def __init__(self, runner: QueryRunner) -> None:
+    def __init__(self, runner: QueryRunner, *, notify_window: float) -> None:
+        """Set up the preview. ``notify_window`` is in seconds."""
         self._rows = runner.rows
+        self._window = timedelta(seconds=notify_window)
 
     async def recipients(
         self, organization: OrganizationFacts, identifier: int, mentions: Sequence[str | None], *, author: int | None
@@ -99,13 +111,32 @@ class CommentPreview:
             }
         )
         candidates = await self._rows(
-            select(*PERSON_COLUMNS, *MEMBERSHIP_COLUMNS)
-            .select_from(users.outerjoin(members, _is_member_of(organization)))
+            select(
+                *PERSON_COLUMNS,
+                *MEMBERSHIP_COLUMNS,
+                users.c.timezone,
+                notification_preferences.c.document,
+                incidents.c.status.label("incident_status"),
+                _IS_MUTED.label("is_muted"),
+            )
+            .select_from(
+                users.outerjoin(members, _is_member_of(organization))
+                .outerjoin(notification_preferences, notification_preferences.c.user_id == users.c.id)
+                .join(incidents, is_incident)
+                .outerjoin(
+                    incident_mutes,
+                    and_(incident_mutes.c.incident_id == incidents.c.id, incident_mutes.c.user_id == users.c.id),
+                )
+            )
             .where(users.c.id.in_(reasons))
             .order_by(users.c.id)
         )
+        now = datetime.now(UTC)
+        sent = await self._load_recent([row.id for row in candidates], now)
         return [
-            PreviewRecipient(person_from_row(row), reasons[row.id])
+            PreviewRecipient(
+                person_from_row(row), reasons[row.id], _channels(row, reasons[row.id], now + self._window, sent)
+            )
             for row in candidates
             if decide_notification(
                 Recipient(
@@ -114,10 +145,21 @@ class CommentPreview:
                     is_author=row.id == author,
                     organization=organization,
                     projects=facts,
+                    is_muted=row.is_muted,
                 )
             ).outcome
             is DecisionOutcome.DELIVERED
         ]
+
+    async def _load_recent(self, people: Sequence[int], now: datetime) -> dict[tuple[int, str], int]:
+        """Return the number of messages that each person got at once within an hour, by user id and channel."""
+        pairs = [(user, channel.value) for user in people for channel in PLANNED_CHANNELS]
+        parameters = {
+            "users": [user for user, _ in pairs],
+            "channels": [channel for _, channel in pairs],
+            "since": now - STORM_WINDOW,
+        }
+        return {(row.user_id, row.channel): row.sent for row in await self._rows(RECENT_MESSAGES, parameters)}
 
     async def _load_mentioned(self, organization: OrganizationFacts, mentions: Sequence[str | None]) -> _Directory:
         targets = [target for each in mentions if each is not None and (target := parse_mention(each))]
@@ -154,3 +196,20 @@ class CommentPreview:
 
 def _is_member_of(organization: OrganizationFacts) -> ColumnElement[bool]:
     return and_(members.c.user_id == users.c.id, members.c.organization_id == organization.id)
+
+
+def _channels(
+    row: Any, reason: NotificationReason, earliest: datetime, sent: Mapping[tuple[int, str], int]
+) -> dict[Channel, Schedule]:
+    contact = contact_from_row(row)
+    return {
+        channel: contact.schedule(
+            reason,
+            channel,
+            earliest=earliest,
+            is_critical=row.incident_status == IncidentStatus.CRITICAL,
+            is_muted=row.is_muted,
+            sent_last_hour=sent[row.id, channel],
+        )
+        for channel in PLANNED_CHANNELS
+    }

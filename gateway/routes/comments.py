@@ -39,7 +39,7 @@ def _comment(context: RequestContext) -> dict[str, str]:
 
 
 async def preview_comment(context: RequestContext) -> HttpResponse:
-    """List the people whom a comment with the given mentions would notify, without posting the comment."""
+    """List whom a comment with the given mentions would notify, on which channels and when, without posting it."""
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=PREVIEW_PAGE)
@@ -53,7 +53,7 @@ async def preview_comment(context: RequestContext) -> HttpResponse:
         page,
         slice_page(recipients, page, key_of=lambda each: (each.person.id,)),
         key_of=lambda each: (each.person.id,),
-        serialize=lambda each: preview_recipient_json(each.person, each.reason),
+        serialize=lambda each: preview_recipient_json(each.person, each.reason, each.channels),
         url=context.url,
         query=context.query,
     )

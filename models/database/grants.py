@@ -56,6 +56,8 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("incident_listing", "incident_titles")),
         Grant("INSERT", ("events",)),
         Grant("UPDATE", ("notifications",)),
+        Grant("INSERT, UPDATE", ("notification_preferences",)),
+        Grant("INSERT, UPDATE, DELETE", ("incident_mutes",)),
     ),
     # Publishes events and deletes old rows.
     "tocsin_relay": (

@@ -12,12 +12,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from models.directory.tables import TOKEN_KINDS, hash_token
 from models.enums import ObjectStatus, OpsRole, Role
+from models.local_time import zone_names
 from models.role_scopes import ALL_SCOPES
 from models.types import JSON, MAX_ID
 
@@ -201,7 +200,7 @@ def _email(value: JSON) -> str:
 
 
 def _timezone(value: JSON) -> str:
-    if not isinstance(value, str) or value not in _timezones():
+    if not isinstance(value, str) or value not in zone_names():
         raise _InvalidValue("is not a time zone")
     return value
 
@@ -297,8 +296,3 @@ def _refuse_constant(constant: str) -> JSON:
 def _is_plain(character: str) -> bool:
     """Whether the character is neither a control character nor a surrogate."""
     return unicodedata.category(character) not in {"Cc", "Cs"}
-
-
-@lru_cache(maxsize=1)
-def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones() | {"UTC"})

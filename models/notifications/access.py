@@ -18,16 +18,18 @@ from models.directory.policy_facts import (
     organization_facts,
     project_from_row,
 )
+from models.enums import IncidentStatus
 from models.incidents.queries import PROJECTS_OF_INCIDENTS
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 
 
 class IncidentFacts(NamedTuple):
-    """The facts about an incident that decide access to it."""
+    """The facts about an incident that decide access to it, and whether messages about it pass quiet hours."""
 
     identifier: int
     organization: OrganizationFacts
     projects: tuple[ProjectFacts, ...]
+    is_critical: bool = False
 
 
 Membership = tuple[int, int]
@@ -43,7 +45,9 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     incidents = {}
     for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
         organization = organizations.setdefault(row.organization_id, organization_facts(row))
-        incidents[row.id] = IncidentFacts(row.identifier, organization, tuple(projects[row.id]))
+        incidents[row.id] = IncidentFacts(
+            row.identifier, organization, tuple(projects[row.id]), row.status == IncidentStatus.CRITICAL
+        )
     return incidents
 
 
@@ -64,7 +68,7 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
 
 
 _INCIDENTS = f"""
-SELECT i.id, i.identifier, {ORGANIZATION_COLUMNS}
+SELECT i.id, i.identifier, i.status, {ORGANIZATION_COLUMNS}
 FROM incidents i JOIN organizations o ON o.id = i.organization_id
 WHERE i.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns

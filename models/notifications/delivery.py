@@ -127,6 +127,14 @@ Index(
 Index("deliveries_unclaimed_idx", deliveries.c.target_key, deliveries.c.due_at, postgresql_where=text(IS_UNCLAIMED))
 Index("deliveries_claimed_idx", deliveries.c.claimed_by, postgresql_where=text("claimed_by IS NOT NULL"))
 Index("deliveries_of_user_idx", deliveries.c.user_id, deliveries.c.channel, postgresql_where=text(_IS_PENDING))
+# For the number of messages that a person got within an hour.
+Index(
+    "deliveries_recent_idx",
+    deliveries.c.user_id,
+    deliveries.c.channel,
+    deliveries.c.date_created,
+    postgresql_where=text("user_id IS NOT NULL AND NOT is_merged"),
+)
 Index("deliveries_of_destination_idx", deliveries.c.channel, deliveries.c.destination_id, deliveries.c.id)
 Index("deliveries_organization_id_idx", deliveries.c.organization_id, deliveries.c.id)
 Index("deliveries_incident_id_idx", deliveries.c.incident_id)

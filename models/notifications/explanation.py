@@ -13,10 +13,12 @@ from uuid import UUID
 
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.notifications.notification import decisions
+from models.notifications.preferences import DIGEST, INSTANT, OFF, QUIET_HOURS, STORM
 from models.notifications.suppression import (
     ALERT_ACTION,
     AUTHOR,
     DELETED,
+    MUTED,
     NO_ACCESS,
     NO_ADDRESS,
     READ,
@@ -65,11 +67,17 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     ALERT_ACTION: "an action of the alert rule names this person or a team of theirs",
     AUTHOR: "the comment or the change is this person's own",
     NO_ACCESS: "this person has no access to the incident, or had none when that was decided",
+    MUTED: "this person had muted the incident",
+    INSTANT: "this person's preferences ask for such messages at once",
+    OFF: "this person's preferences have switched off such messages",
+    DIGEST: "this person's preferences collect such messages in a digest",
+    QUIET_HOURS: "it was this person's quiet hours",
+    STORM: "this person had got so many messages within an hour that the others are merged into one",
     SNOOZED: "the alert rule was snoozed, by this person or for everyone",
     READ: "this person had read it in the inbox before it was to be sent",
     DELETED: "the comment or the incident was deleted before it was to be sent",
     UNSUBSCRIBED: "this person had unsubscribed from the incident before it was to be sent",
-    NO_ADDRESS: "this person has no valid address",
+    NO_ADDRESS: "this person has no valid address there",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",
     NOT_SUBSCRIBED: "this person was neither mentioned nor subscribed to the incident when the event was planned",

@@ -12,13 +12,17 @@ from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A person who may be notified about an incident. A person with an inactive account has no role."""
+    """A person who may be notified about an incident. A person with an inactive account has no role.
+
+    ``is_muted`` tells whether the person has muted the incident.
+    """
 
     person: Actor
     reason: NotificationReason
     is_author: bool
     organization: OrganizationFacts
     projects: tuple[ProjectFacts, ...]
+    is_muted: bool = False
 
 
 class NotificationDecision(NamedTuple):
@@ -33,6 +37,9 @@ NO_ACCESS: Final = "no_access"
 
 AUTHOR: Final = "author"
 """The name of the suppression for the activity's author."""
+
+MUTED: Final = "muted"
+"""The name of the suppression for people who have muted the incident. If mentioned, they get an inbox item anyway."""
 
 ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
@@ -54,7 +61,15 @@ def _is_author(recipient: Recipient) -> bool:
     return recipient.is_author
 
 
-SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, AUTHOR: _is_author}
+def _is_muted_subscriber(recipient: Recipient) -> bool:
+    return recipient.is_muted and recipient.reason is NotificationReason.SUBSCRIBED
+
+
+SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {
+    NO_ACCESS: _lacks_access,
+    AUTHOR: _is_author,
+    MUTED: _is_muted_subscriber,
+}
 """The conditions under which a person is not notified, by name. The first one that applies is recorded."""
 
 

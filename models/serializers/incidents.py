@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -17,6 +17,8 @@ from models.alert_rules.serializers import (
 from models.directory.tables import Person
 from models.enums import (
     ActivityType,
+    Channel,
+    DecisionOutcome,
     IncidentStatus,
     NotificationReason,
     SubscriptionReason,
@@ -24,6 +26,7 @@ from models.enums import (
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.json_fields import DateTime, Id
+from models.notifications.preferences import Schedule
 from models.serializers.directory import UserBriefJson, UserJson, person_brief_json, person_json
 from models.timestamps import iso, iso_or_none
 from models.types import JSON
@@ -207,13 +210,40 @@ def subscriber_json(person: Person, reason: SubscriptionReason) -> SubscriberJso
     return {"user": person_brief_json(person), "reason": reason}
 
 
+class PreviewChannelJson(TypedDict):
+    """What a person would get on a channel: its outcome, the rule that decides it, and the time at which it is sent.
+
+    ``at`` is null if nothing is sent.
+    """
+
+    channel: Channel
+    outcome: DecisionOutcome
+    rule: str
+    at: DateTime | None
+
+
 class PreviewRecipientJson(TypedDict):
     """A person whom a comment would notify."""
 
     user: UserBriefJson
     reason: NotificationReason
+    channels: list[PreviewChannelJson]
 
 
-def preview_recipient_json(person: Person, reason: NotificationReason) -> PreviewRecipientJson:
+def preview_recipient_json(
+    person: Person, reason: NotificationReason, channels: Mapping[Channel, Schedule]
+) -> PreviewRecipientJson:
     """Serialize a person whom a comment would notify."""
-    return {"user": person_brief_json(person), "reason": reason}
+    return {
+        "user": person_brief_json(person),
+        "reason": reason,
+        "channels": [
+            {
+                "channel": channel,
+                "outcome": planned.outcome,
+                "rule": planned.rule,
+                "at": iso_or_none(planned.due_at),
+            }
+            for channel, planned in channels.items()
+        ],
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypedDict
 
 from models.enums import (
@@ -13,6 +14,13 @@ from models.enums import (
 )
 from models.json_fields import DateTime, Id, Uuid
 from models.notifications.explanation import ExplainedDecision
+from models.notifications.preferences import (
+    MESSAGE_REASONS,
+    PERSONAL_CHANNELS,
+    DigestInterval,
+    Mode,
+    Preferences,
+)
 from models.timestamps import iso, iso_or_none
 
 
@@ -83,6 +91,71 @@ class DecisionListJson(TypedDict):
     """Decisions, newest first."""
 
     decisions: list[DecisionJson]
+
+
+class ModesJson(TypedDict):
+    """How a person wants to hear of something, by channel."""
+
+    email: Mode
+    chat: Mode
+
+
+class ChannelsJson(TypedDict):
+    """How a person wants to hear of something, by reason and channel."""
+
+    mention: ModesJson
+    team_mention: ModesJson
+    subscribed: ModesJson
+    alert_action: ModesJson
+
+
+class DigestJson(TypedDict):
+    """When digests are sent. ``at`` counts for daily ones, in the person's time zone."""
+
+    every: DigestInterval
+    at: str
+
+
+class QuietHoursJson(TypedDict):
+    """A person's quiet hours, in their time zone."""
+
+    start: str
+    end: str
+
+
+class PreferencesJson(TypedDict):
+    """A person's preferences for messages. ``mutedIncidents`` holds the ids of incidents that are muted without end."""
+
+    channels: ChannelsJson
+    digest: DigestJson
+    quietHours: QuietHoursJson | None
+    mutedIncidents: list[Id]
+
+
+class MuteJson(TypedDict):
+    """A muted incident. ``until`` is null if the mute has no end."""
+
+    until: DateTime | None
+
+
+def preferences_json(preferences: Preferences, muted_incidents: Iterable[int]) -> PreferencesJson:
+    """Serialize a person's preferences, with everything that they have not set."""
+    quiet = preferences.quiet_hours
+    channels: Any = {
+        reason: {channel.value: preferences.mode(reason, channel) for channel in PERSONAL_CHANNELS}
+        for reason in MESSAGE_REASONS
+    }
+    return {
+        "channels": channels,
+        "digest": {"every": preferences.digest.every, "at": f"{preferences.digest.at:%H:%M}"},
+        "quietHours": None if quiet is None else {"start": f"{quiet.start:%H:%M}", "end": f"{quiet.end:%H:%M}"},
+        "mutedIncidents": [str(id_) for id_ in muted_incidents],
+    }
+
+
+def mute_json(until: datetime | None) -> MuteJson:
+    """Serialize a muted incident."""
+    return {"until": iso_or_none(until)}
 
 
 def notification_json(row: Any, organization_url: str) -> NotificationJson:

@@ -16,6 +16,7 @@ from models.permissions import (
     INBOX,
     INCIDENT,
     INCIDENTS,
+    PREFERENCES,
     PROJECT_ALERT_RULE,
     PROJECT_ALERT_RULES,
     Permission,
@@ -26,8 +27,10 @@ from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import dedup_key_of
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
+from tasks.commands.mutes import MuteIncident, UnmuteIncident
 from tasks.commands.notifications import ReadNotifications
 from tasks.commands.observations import ObserveMetric
+from tasks.commands.preferences import ReplacePreferences
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.commands.triggers import (
@@ -43,7 +46,8 @@ from tasks.commands.triggers import (
 class CommandSubmission(NamedTuple):
     """The ids of a command and of its submitter.
 
-    ``user_id`` is the person who submits the command, or on whose behalf it is submitted.
+    ``user_id`` is the person who submits the command, or on whose behalf it is submitted. ``organization_id`` is 0 if
+    the command concerns no organization.
     """
 
     organization_id: int
@@ -58,8 +62,9 @@ class CatalogEntry:
     ``permission`` and ``method`` belong to the command's endpoint, and ``project_permission`` belongs to its project
     endpoint, if that requires another permission. ``subject`` takes the command and its :class:`CommandSubmission`, and
     returns the command's subject. ``for_services`` tells whether services may submit the command in their own name,
-    ``for_people`` whether people may submit it, and ``is_conditional`` whether it honours If-Match. ``lane`` is the
-    queue on which its hint travels when it is submitted alone; the items of a bulk request travel on ``bulk``.
+    ``for_people`` whether people may submit it, and ``is_conditional`` whether it honours If-Match. ``is_personal``
+    tells that it concerns the person alone and no organization, so that only the token's own scopes count. ``lane`` is
+    the queue on which its hint travels when it is submitted alone; the items of a bulk request travel on ``bulk``.
     """
 
     command_class: type[Command]
@@ -69,6 +74,7 @@ class CatalogEntry:
     for_services: bool = False
     for_people: bool = True
     is_conditional: bool = False
+    is_personal: bool = False
     project_permission: Permission | None = None
     lane: Lane = Lane.COMMANDS
 
@@ -126,7 +132,10 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
         CatalogEntry(Subscribe, INCIDENT, "POST", _incident),
         CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident),
+        CatalogEntry(MuteIncident, INCIDENT, "POST", _user),
+        CatalogEntry(UnmuteIncident, INCIDENT, "DELETE", _user),
         CatalogEntry(ReadNotifications, INBOX, "POST", _user),
+        CatalogEntry(ReplacePreferences, PREFERENCES, "PUT", _user, is_conditional=True, is_personal=True),
         CatalogEntry(CreateRule, ALERT_RULES, "POST", _organization, project_permission=PROJECT_ALERT_RULES),
         CatalogEntry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, project_permission=PROJECT_ALERT_RULE),
         CatalogEntry(

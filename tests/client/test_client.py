@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -128,6 +129,29 @@ def test_a_notification_can_be_explained(connect: Connect, gateway: Gateway, led
     assert (decision.activity, decision.event, decision.rule) == (str(activity), event, "mention")
     assert decision.explanation == "Notified in the inbox: the comment mentions this person."
     assert decision.at.tzinfo is not None
+
+
+def test_preferences_are_read_and_replaced(mem: Any, busy_worker: Worker) -> None:
+    read = mem.preferences()
+
+    outcome = mem.replace_preferences(
+        read.document | {"digest": {"every": "hour", "at": "08:00"}}, version=read.version
+    )
+
+    assert (outcome.status, outcome.body) == (200, mem.preferences().document)
+    assert outcome.body["digest"] == {"every": "hour", "at": "08:00"}
+    with pytest.raises(Refused) as refused:
+        mem.replace_preferences({}, version=read.version)
+    assert refused.value.status == 412
+
+
+def test_an_incident_is_muted_and_unmuted(mem: Any, busy_worker: Worker) -> None:
+    muted = mem.mute(1, until=datetime(2999, 1, 1, tzinfo=UTC))
+    again = mem.mute(1)
+    unmuted = mem.unmute(1)
+
+    assert (muted.status, muted.body) == (201, {"until": "2999-01-01T00:00:00Z"})
+    assert (again.status, again.body, unmuted.status) == (200, {"until": None}, 204)
 
 
 # --- failures --------------------------------------------------------------------------------------------------

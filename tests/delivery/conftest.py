@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -31,11 +32,13 @@ class Scene:
         with self.engine.begin() as connection:
             return a_comment(connection, self.incident, by=self.author, **comment)
 
-    def notifier(self) -> Notifier:
-        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
+    def notifier(self, at: datetime | None = None) -> Notifier:
+        """Return a notifier, whose clock shows ``at`` if that is given."""
+        clock: dict[str, Any] = {} if at is None else {"clock": lambda: at}
+        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER), **clock)
 
-    def plan(self) -> None:
-        notifier = self.notifier()
+    def plan(self, at: datetime | None = None) -> None:
+        notifier = self.notifier(at)
         while notifier.plan_batch():
             pass
 
@@ -43,9 +46,9 @@ class Scene:
         """Return the reason for each person's inbox item, by user id."""
         return {row.user_id: row.reason for row in self.rows("SELECT user_id, reason FROM notifications")}
 
-    def decisions(self) -> dict[int, tuple[str, str]]:
-        """Return the outcome and the rule of every notification decision, by user id."""
-        rows = self.rows("SELECT user_id, outcome, rule FROM notification_decisions")
+    def decisions(self, channel: str = "inbox") -> dict[int, tuple[str, str]]:
+        """Return the outcome and the rule of every notification decision about the channel, by user id."""
+        rows = self.rows(f"SELECT user_id, outcome, rule FROM notification_decisions WHERE channel = '{channel}'")
         return {row.user_id: (row.outcome, row.rule) for row in rows}
 
     def unplanned(self) -> set[UUID]:

@@ -19,6 +19,7 @@ from models.base import new_id
 from models.enums import DecisionOutcome
 from models.notifications.delivery import DeliveryState, deliveries, target_key
 from models.notifications.notification import NewDecision, insert_decisions
+from models.timestamps import iso_or_none
 from tests.builders import a_member
 from tests.conftest import Database
 from tests.delivery.conftest import Scene
@@ -132,7 +133,11 @@ def test_what_the_channel_postpones_waits_without_counting_an_attempt(scene: Sce
 
     (row,) = scene.rows("SELECT state, attempts, due_at FROM deliveries")
     assert (row.state, row.attempts, row.due_at) == (DeliveryState.PENDING, 0, tomorrow)
-    assert decision_of(scene, delivery) == (DecisionOutcome.PENDING, "quiet_hours", "")
+    assert decision_of(scene, delivery) == (
+        DecisionOutcome.DEFERRED,
+        "quiet_hours",
+        f"until {iso_or_none(tomorrow)}",
+    )
 
 
 def test_merged_deliveries_of_one_person_are_sent_in_one_message(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.engine import Connection
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from models.database.engine import make_engine
 from models.messaging.outbox import PLANNING, claim_events
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
-from tests.builders import a_comment, a_member, a_project, an_incident, an_organization
+from tests.builders import NOW, a_comment, a_member, a_project, an_incident, an_organization
 from tests.delivery.conftest import Scene
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier
@@ -100,7 +101,7 @@ def plan_one_subject(connection: Connection, *, after: tuple[int, str] = (0, "")
     """Plan the events of the first subject that no other transaction has claimed."""
     events = claim_events(connection, PLANNING, subjects=1, per_subject=10, after=after)
     assert events
-    plan(connection, events)
+    plan(connection, events, window=timedelta(0), now=NOW)
 
 
 def plan_in_own_transaction(scene: Scene) -> None:

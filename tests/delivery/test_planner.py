@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from models.directory.tables import members, team_members, users
+from models.enums import Lane
 from tasks.broker.topology import NOTIFIER_QUEUE
 from tasks.events import CommentPosted, Mentioned
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
@@ -37,7 +38,9 @@ def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None
         assert scene.notifier().plan_batch()
 
     assert len([each for each in statements if each.startswith("INSERT INTO notifications ")]) == 1
+    assert len([each for each in statements if each.startswith("INSERT INTO deliveries ")]) == 1
     assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM notifications") == [(TEAM, TEAM)]
+    assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM deliveries") == [(TEAM, TEAM)]
 
 
 def test_the_number_of_queries_does_not_grow_with_the_batch_size(scene: Scene) -> None:
@@ -50,7 +53,7 @@ def test_the_number_of_queries_does_not_grow_with_the_batch_size(scene: Scene) -
         scene.notifier().plan_batch()
 
     assert scene.unplanned() == set()
-    assert len(for_many) == len(for_one) <= 15
+    assert len(for_many) == len(for_one) <= 17
 
 
 def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
@@ -193,6 +196,17 @@ def test_a_message_on_the_event_bus_wakes_the_notifier(
         EventBus(settings).publish([BusMessage("incident.comment_posted", "{}")])
 
         eventually(lambda: ana in scene.notified())
+
+
+def test_planned_messages_wake_a_worker_that_sends_them(scene: Scene, servers: EmbeddedServers) -> None:
+    valkey = redis.Redis.from_url(servers.redis_url)
+    valkey.delete(Lane.DELIVERIES.value)
+
+    with running_notifier(Notifier(scene.engine, broker_settings(servers.broker_url))):
+        post_comments(scene, 1)
+
+        eventually(lambda: valkey.llen(Lane.DELIVERIES.value) == 1)
+    valkey.delete(Lane.DELIVERIES.value)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from uuid import UUID
 
 import pytest
@@ -126,3 +127,14 @@ def test_every_setting_is_shown_with_its_value_or_its_default(tocsin: Tocsin, mo
 
     shown = {name: settings[name] for name in ("TOCSIN_RATE", "TOCSIN_LOG_LEVEL", "TOCSIN_CELERY_EVENTS")}
     assert shown == {"TOCSIN_RATE": "1000", "TOCSIN_LOG_LEVEL": "warning", "TOCSIN_CELERY_EVENTS": "0"}
+
+
+def test_the_version_of_the_time_zone_rules_is_shown(tocsin: Tocsin) -> None:
+    good, says = check(tocsin, "time zones")
+
+    assert good
+    assert re.fullmatch(
+        rf"local times follow tzdata {re.escape(version('tzdata'))}; PostgreSQL's rules, which are not used,"
+        r" (agree now in all|differ now in \d+) of \d{3} zones",
+        says,
+    )

@@ -64,7 +64,7 @@ def test_recorded_decisions_are_listed_newest_first_with_the_event_and_a_sentenc
     mentioned = explained.scene.post_comment(mentioning=[explained.person])
     explained.scene.plan()
 
-    newest, oldest = explained.decisions()
+    _, newest, _, oldest = explained.decisions()  # each about the message by e-mail, then about the inbox
 
     [item] = explained.scene.rows(f"SELECT event_id FROM notifications WHERE activity_id = {mentioned}")
     assert newest.pop("at") > oldest["at"]
@@ -81,8 +81,11 @@ def test_the_text_names_the_activity_its_event_and_the_rule(explained: Explained
 
     result = explained.run()
 
-    header, line = result.out.splitlines()
+    header, message, line = result.out.splitlines()
     assert header == f"activity {activity}, incident.comment_posted"
+    assert message.startswith(
+        "  Not notified by e-mail yet: this person's preferences ask for such messages at once. (rule instant, event "
+    )
     assert line.startswith("  Notified in the inbox: the comment mentions this person. (rule mention, event ")
 
 

@@ -46,7 +46,10 @@ BODIES: dict[str, dict[str, JSON]] = {
     "comment.post": {"incident": "1", "comment": "Look", "mentions": ["ana"]},
     "comment.edit": {"incident": "1", "id": OWN_COMMENT, "comment": "Look again"},
     "comment.delete": {"incident": "1", "id": OWN_COMMENT},
+    "incident.mute": {"incident": "1"},
+    "incident.unmute": {"incident": "1"},
     "notification.read": {"upTo": 1},
+    "preferences.replace": {"channels": {"mention": {"email": "digest"}}},
     "alert_rule.create": RULE | {"projects": ["p1"]},
     "alert_rule.update": RULE | OWN_RULE,
     "alert_rule.delete": OWN_RULE,
@@ -133,7 +136,12 @@ LOSSES = {
     ),
     "the service may no longer act for people": Loss(("UPDATE tokens SET act_as = false",), WITH_TOKEN[1:2], FORBIDDEN),
     "the token loses its scopes": Loss(("UPDATE tokens SET scopes = '{openid}'",), WITH_TOKEN, FORBIDDEN),
-    "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
+    "the person leaves the organization": Loss(
+        ("DELETE FROM members",), (WITH_TOKEN[0], SESSION), FORBIDDEN, lambda entry: not entry.is_personal
+    ),
+    "the person that a service acts for leaves the organization": Loss(
+        ("DELETE FROM members",), WITH_TOKEN[1:2], FORBIDDEN
+    ),
     "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, exceeds_members),
     "members may no longer write alert rules": Loss(
         ("UPDATE members SET role = 'member'", "UPDATE organizations SET alerts_member_write = false"),
@@ -176,7 +184,8 @@ LOSSES = {
 TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
           "alert_rule_generations", "alert_rule_snoozes", "environments", "alert_rule_progress",
-          "alert_rule_observations", "incident_triggers", "deliveries")  # fmt: skip
+          "alert_rule_observations", "incident_triggers", "deliveries", "incident_mutes",
+          "notification_preferences")  # fmt: skip
 
 
 def requests() -> list[tuple[str, str]]:

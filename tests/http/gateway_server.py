@@ -80,6 +80,14 @@ class Gateway:
         with self.client(by, **headers) as client:
             return client.post(path, json=json)
 
+    def put(self, path: str, json: Any = None, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
+        with self.client(by, **headers) as client:
+            return client.put(path, json=json)
+
+    def delete(self, path: str, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
+        with self.client(by, **headers) as client:
+            return client.delete(path)
+
     def get(self, path: str, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
         with self.client(by, **headers) as client:
             return client.get(path)

@@ -286,7 +286,8 @@ def _is_organization_write(operation: Operation) -> bool:
 
 
 DEFECTS: Final[Mapping[Callable[[Operation, Random], Request], Callable[[Operation], bool]]] = {
-    _unauthorized: lambda _: True,
+    # The credentials without an organization belong to people, who may change their own preferences.
+    _unauthorized: lambda operation: "/users/me/" not in operation.path,
     _invalid_json: lambda operation: not operation.streams,
     _truncated_json: lambda operation: operation.has_body,
     _non_object: lambda operation: operation.has_body,

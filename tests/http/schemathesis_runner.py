@@ -18,6 +18,7 @@ from schemathesis.engine import events, from_schema
 from gateway.http.pagination import Cursor
 from tasks.commands.fields import IN_THE_FUTURE, IN_THE_PAST
 from tasks.commands.incidents import ONLY_FOR_SERVICES
+from tasks.commands.preferences import EMPTY_QUIET_HOURS
 from tests.http.fuzz_settings import SEED
 from tests.http.gateway_server import Gateway
 
@@ -25,7 +26,7 @@ from tests.http.gateway_server import Gateway
 SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-request-id"}
 
 # Field errors that depend on who sends the request and when, not on its shape.
-CIRCUMSTANTIAL: Final = frozenset({ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST})
+CIRCUMSTANTIAL: Final = frozenset({ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST, EMPTY_QUIET_HOURS})
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 

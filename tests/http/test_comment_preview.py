@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,12 +13,14 @@ from sqlalchemy.engine import Engine
 
 from models.directory.tables import organizations, projects
 from models.incidents.incident import incidents
+from models.notifications.preferences import STORM_BUDGET
 from tests.builders import a_subscription
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
 from tests.http.pages import pages
 
 PREVIEW = f"{COMMENTS}preview/"
+WINDOW = timedelta(seconds=10)
 
 
 def preview(gateway: Gateway, *mentions: str, by: str = "dev-mem") -> dict[str, str]:
@@ -93,3 +97,67 @@ def test_the_preview_is_paginated(gateway: Gateway, acme: Acme, ledger: Engine) 
     found = [[each["user"]["username"] for each in page] for page in pages(gateway, f"{PREVIEW}?per_page=2")]
 
     assert found == [["ana", "ben"], ["own"]]
+
+
+def channels(gateway: Gateway, username: str, *mentions: str) -> list[dict[str, str | None]]:
+    query = "&".join(f"mentions={mention}" for mention in mentions)
+    rows = gateway.get(f"{PREVIEW}?{query}").json()
+    return next(each["channels"] for each in rows if each["user"]["username"] == username)
+
+
+def test_the_preview_says_when_each_person_gets_a_message(
+    gateway: Gateway, busy_worker: Worker, acme: Acme, ledger: Engine
+) -> None:
+    before = datetime.now(UTC)
+
+    [planned] = channels(gateway, "ana", "ana")
+
+    at = datetime.fromisoformat(str(planned.pop("at")))
+    assert planned == {"channel": "email", "outcome": "pending", "rule": "instant"}
+    assert before + WINDOW <= at <= datetime.now(UTC) + WINDOW
+
+
+@pytest.mark.parametrize(
+    ("document", "outcome", "rule"),
+    [
+        ({"channels": {"mention": {"email": "off"}}}, "suppressed", "off"),
+        ({"channels": {"mention": {"email": "digest"}}}, "deferred", "digest"),
+        ({"channels": {"subscribed": {"email": "off"}}}, "pending", "instant"),
+    ],
+)
+def test_the_preview_follows_the_preferences(
+    gateway: Gateway, busy_worker: Worker, document: dict[str, Any], outcome: str, rule: str
+) -> None:
+    gateway.put("/api/0/users/me/preferences/", document, by="dev-ana")
+
+    [planned] = channels(gateway, "ana", "ana")
+
+    assert (planned["outcome"], planned["rule"]) == (outcome, rule)
+    assert (planned["at"] is None) == (outcome == "suppressed")
+
+
+def test_the_preview_shows_who_has_muted_the_incident(
+    gateway: Gateway, busy_worker: Worker, acme: Acme, ledger: Engine
+) -> None:
+    subscribe(acme, ledger, 12)
+    gateway.post(f"{ACME}/incidents/1/mute/", {}, by="dev-ana")
+
+    assert preview(gateway) == {}
+    assert preview(gateway, "ana") == {"ana": "mention"}
+    assert channels(gateway, "ana", "ana") == [
+        {"channel": "email", "outcome": "suppressed", "rule": "muted", "at": None}
+    ]
+
+
+def test_the_preview_counts_the_messages_of_the_last_hour(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO deliveries (id, organization_id, activity_id, channel, user_id, due_at, state)"
+            " SELECT gen_random_uuid(), %(organization)s, n, 'email', 12, now(), 'delivered'"
+            " FROM generate_series(1, %(budget)s) AS n",
+            {"organization": acme.organizations["acme"], "budget": STORM_BUDGET},
+        )
+
+    [planned] = channels(gateway, "ana", "ana")
+
+    assert (planned["outcome"], planned["rule"]) == ("deferred", "storm")

@@ -149,6 +149,14 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
     ),
     ("comment.edit", {"incident": "7", "id": 31, "comment": "Look"}, a_request(incidents={(1, 7)}, comment_ids={31})),
     ("comment.delete", {"incident": "dedup:disk", "id": "31"}, a_request(dedup_keys={(1, "disk")}, comment_ids={31})),
+    ("incident.mute", {"incident": 7}, a_request(incidents={(1, 7)}, preference_user_ids={3})),
+    ("incident.unmute", {"incident": "7"}, a_request(incidents={(1, 7)}, preference_user_ids={3})),
+    ("preferences.replace", {}, a_request(preference_user_ids={3})),
+    (
+        "preferences.replace",
+        {"mutedIncidents": ["5", 6]},
+        a_request(preference_user_ids={3}, muted_incident_ids={(3, 5), (3, 6)}),
+    ),
     ("notification.read", {"upTo": 9}, a_request(inboxes=[InboxRequest(3, 1, (), 9)])),
     ("notification.read", {"all": True}, a_request(inboxes=[InboxRequest(3, 1, (), MAX_ID)])),
     (

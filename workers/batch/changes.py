@@ -104,13 +104,32 @@ class ReadSlice(NamedTuple):
     most: int
 
 
+class Mute(NamedTuple):
+    """A muted incident. ``until`` is ``None`` if the mute has no end."""
+
+    until: datetime | None
+
+
+@dataclass(slots=True)
+class PreferenceChanges:
+    """The changes to a person's preferences, which then have this version.
+
+    ``document`` is ``None`` if only muted incidents have changed. ``mutes`` is keyed by incident id; the value is
+    ``None`` if the incident is no longer muted.
+    """
+
+    version: int = 0
+    document: dict[str, JSON] | None = None
+    mutes: dict[int, Mute | None] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Changes:
     """The changes that a batch makes, in the order in which they were made.
 
     ``activities`` holds each activity with its notification UUID. ``seen``, ``subscribed`` and ``unsubscribed`` are
-    keyed by incident id and user id. ``unsubscribed``, which is written first, holds everyone who unsubscribed at any
-    time during the batch; ``subscribed`` holds the new subscriptions at the end of the batch.
+    keyed by incident id and user id, ``preferences`` by user id. ``unsubscribed``, which is written first, holds
+    everyone who unsubscribed at any time during the batch; ``subscribed`` holds the new subscriptions at its end.
     """
 
     opened: list[Incident] = field(default_factory=list)
@@ -123,6 +142,7 @@ class Changes:
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read_notifications: list[int] = field(default_factory=list)
     read_slices: dict[Inbox, ReadSlice] = field(default_factory=dict)
+    preferences: dict[int, PreferenceChanges] = field(default_factory=dict)
     rules: RuleChanges = field(default_factory=RuleChanges)
     observed: ObservationChanges = field(default_factory=ObservationChanges)
     decisions: list[NewDecision] = field(default_factory=list)

@@ -29,6 +29,7 @@ from models.policy import (
     may_read,
     require_organization_access,
     require_project_access,
+    require_token_scope,
     require_valid_credential,
 )
 from models.refusals import Forbidden, NotFound, StaleVersion
@@ -37,7 +38,7 @@ from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
-from workers.batch.changes import Changes
+from workers.batch.changes import Changes, Mute, PreferenceChanges
 from workers.batch.fact_request import PendingCommand
 from workers.batch.facts import Facts
 from workers.follow_ups import make_follow_up
@@ -67,7 +68,7 @@ class CommandContext:
     pending: PendingCommand[Command]
     facts: Facts
     changes: Changes
-    organization: OrganizationFacts
+    in_organization: OrganizationFacts | None
     actor: Actor
 
     @classmethod
@@ -76,17 +77,30 @@ class CommandContext:
 
         :raises Refusal: if the credential, the organization, the scope or the feature no longer allows the command.
         """
+        entry = CATALOG[pending.row.type]
         organization = facts.organizations.get(pending.organization_id)
         actor = _actor_of(pending, facts)
+        if entry.is_personal:
+            require_token_scope(actor, entry.permission, entry.method)
+            return cls(pending, facts, changes, organization, actor)
         if organization is None:
             raise NotFound
-        entry = CATALOG[pending.row.type]
         require_organization_access(actor, organization, entry.permission_of(pending.command), entry.method)
         return cls(pending, facts, changes, organization, actor)
 
     def as_system(self) -> CommandContext:
         """Return the same context with the system as its actor, for effects that no person or service caused."""
         return replace(self, actor=SYSTEM)
+
+    @property
+    def organization(self) -> OrganizationFacts:
+        """The organization that the command concerns.
+
+        :raises NotFound: if the command is personal and concerns none.
+        """
+        if self.in_organization is None:
+            raise NotFound
+        return self.in_organization
 
     @property
     def accepted_at(self) -> datetime:
@@ -178,6 +192,27 @@ class CommandContext:
         self.changes.subscribed.pop(pair, None)
         self.changes.unsubscribed.add(pair)
         self.facts.subscriptions.discard(pair)
+
+    def replace_preferences(self, document: dict[str, JSON]) -> None:
+        """Replace the author's preferences, and give them a new version."""
+        self._change_preferences().document = document
+
+    def mute(self, incident_id: int, until: datetime | None) -> None:
+        """Mute an incident for the author, and give the author's preferences a new version."""
+        self.facts.preferences[self.author.id].mutes[incident_id] = until
+        self._change_preferences().mutes[incident_id] = Mute(until)
+
+    def unmute(self, incident_id: int) -> None:
+        """Unmute an incident for the author, and give the author's preferences a new version."""
+        self.facts.preferences[self.author.id].mutes.pop(incident_id, None)
+        self._change_preferences().mutes[incident_id] = None
+
+    def _change_preferences(self) -> PreferenceChanges:
+        # Clients send the version back in If-Match: whatever they may overwrite must change it.
+        self.facts.preferences[self.author.id].version += 1
+        changes = self.changes.preferences.setdefault(self.author.id, PreferenceChanges())
+        changes.version = self.facts.preferences[self.author.id].version
+        return changes
 
     def is_subscribed(self, incident: Incident) -> bool:
         """Return whether the actor is subscribed to the incident."""

@@ -60,7 +60,9 @@ class FactRequest:
     Each pair consists of an organization id and a second value: an identifier in ``incidents``, a key in
     ``dedup_keys``, a slug in ``project_slugs``, and an incident reference in ``detailed_incidents``, whose viewers and
     subscribers are loaded. ``user_names`` holds usernames and e-mail addresses in lower case. Teams in ``team_ids`` are
-    loaded with their members, those in ``target_team_ids`` without. ``ending_rule_ids`` holds the rules whose open
+    loaded with their members, those in ``target_team_ids`` without. ``preference_user_ids`` holds the people whose
+    preferences are loaded, with what they have muted; ``muted_incident_ids`` holds pairs of such a person and the id of
+    an incident that they want to mute. ``ending_rule_ids`` holds the rules whose open
     incidents may be closed. ``action_recipients`` is true if alert rules' actions may be triggered. ``new_*_ids`` are
     the numbers of ids to reserve for new objects.
     """
@@ -76,6 +78,8 @@ class FactRequest:
     comment_ids: set[int] = field(default_factory=set)
     project_slugs: set[tuple[int, str]] = field(default_factory=set)
     inboxes: list[InboxRequest] = field(default_factory=list)
+    preference_user_ids: set[int] = field(default_factory=set)
+    muted_incident_ids: set[tuple[int, int]] = field(default_factory=set)
     opening_organization_ids: set[int] = field(default_factory=set)
     rule_ids: set[int] = field(default_factory=set)
     ending_rule_ids: set[int] = field(default_factory=set)

@@ -24,6 +24,7 @@ from models.types import JSON
 from tasks.commands.fields import dedup_key_of
 from workers.batch.inbox_facts import Inbox, UnreadItems
 from workers.batch.numbers import IncidentNumbers
+from workers.batch.preference_facts import PreferenceFacts
 from workers.batch.rule_facts import RuleFacts
 
 
@@ -62,8 +63,9 @@ class Facts:
     organization id and a second value: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key``
     (deduplication key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is keyed by username and by e-mail address,
     in lower case. ``subscriptions`` holds pairs of incident id and user id. ``seen`` lists each incident's viewers by
-    incident id, the latest first. ``unread`` holds the facts about inboxes by user id and organization id. Handlers pop
-    new ids from ``new_incident_ids`` and ``new_activity_ids``.
+    incident id, the latest first. ``unread`` holds the facts about inboxes by user id and organization id,
+    ``preferences`` those about preferences by user id. Handlers pop new ids from ``new_incident_ids`` and
+    ``new_activity_ids``.
     """
 
     tokens: Mapping[int, TokenFacts]
@@ -78,6 +80,7 @@ class Facts:
     seen: dict[int, list[tuple[Person, datetime]]]
     comments: dict[int, Activity]
     unread: Mapping[Inbox, UnreadItems]
+    preferences: Mapping[int, PreferenceFacts]
     incident_numbers: IncidentNumbers
     rules: RuleFacts
     new_incident_ids: list[int]

@@ -41,6 +41,7 @@ from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
 from workers.batch.facts import Facts, MemberFacts, TokenFacts
 from workers.batch.load_inbox import load_unread
+from workers.batch.load_preferences import load_preferences
 from workers.batch.load_rules import load_rule_facts
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
@@ -124,6 +125,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
     The ids of the latter are added to the request, so it must not be used again.
     """
     tokens = _load_tokens(connection, request)
+    preferences = load_preferences(connection, request)
     incidents = _load_incidents(connection, request)
     comments = _load_comments(connection, request)
     request.user_ids.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
@@ -145,6 +147,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         seen=_load_seen(connection, detailed),
         comments=comments,
         unread=load_unread(connection, request.inboxes, incidents),
+        preferences=preferences,
         incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),

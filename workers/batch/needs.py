@@ -13,6 +13,7 @@ from models.types import MAX_ID
 from tasks.commands.fields import dedup_reference, identifier
 from tasks.commands.notifications import ReadNotifications
 from tasks.commands.observations import ObserveMetric
+from tasks.commands.preferences import ReplacePreferences
 from tasks.commands.rule_fields import ActionSpec
 from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProject, PendingCommand
 
@@ -91,6 +92,19 @@ def inbox(request: FactRequest, pending: PendingCommand[ReadNotifications]) -> N
         request.add_incident(organization_id, command.incident)
     up_to = MAX_ID if command.all else command.up_to or 0
     request.inboxes.append(InboxRequest(user_id, organization_id, command.ids or (), up_to, command.incident))
+
+
+def preferences(request: FactRequest, pending: PendingCommand[object]) -> None:
+    """Request the person's preferences and muted incidents."""
+    if pending.row.user_id is not None:
+        request.preference_user_ids.add(pending.row.user_id)
+
+
+def muted_incidents(request: FactRequest, pending: PendingCommand[ReplacePreferences]) -> None:
+    """Request the incidents that the command names, as far as they exist, with what decides who may read them."""
+    if pending.row.user_id is not None:
+        named = pending.command.muted_incidents or ()
+        request.muted_incident_ids.update((pending.row.user_id, id_) for id_ in named)
 
 
 # --- projects --------------------------------------------------------------------------------------------------

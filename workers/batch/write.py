@@ -20,6 +20,7 @@ from models.notifications.delivery import NewDelivery, deliveries
 from models.notifications.notification import insert_decisions
 from workers.batch.changes import Changes
 from workers.batch.write_observations import write_observations
+from workers.batch.write_preferences import write_preferences
 from workers.batch.write_rules import write_rules
 
 _INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
@@ -111,6 +112,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
     )
     _mark_as_read(connection, changes)
+    write_preferences(connection, changes.preferences)
     write_observations(connection, changes.observed)
     insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")

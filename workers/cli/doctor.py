@@ -65,7 +65,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, database, broker, queues, rejected messages, planning, clocks and disk."""
+    """Check the configuration, database, broker, queues, rejected messages, planning, clocks, time zones, disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -273,6 +273,31 @@ def _clocks() -> str:
     return f"the database's clock is {apart * 1000:+.0f} ms from this one"
 
 
+def _time_zones() -> str:
+    from datetime import UTC, datetime
+
+    from sqlalchemy import text
+
+    from models.local_time import load_zone, tzdata_version, zone_names
+
+    def read(connection: Connection) -> dict[str, float]:
+        rows = connection.execute(text("SELECT name, extract(epoch FROM utc_offset)::float FROM pg_timezone_names"))
+        return {name: offset for name, offset in rows if name in zone_names()}
+
+    offsets = _read(read, "PostgreSQL's time zones cannot be read")
+    now = datetime.now(UTC)
+    differing = [
+        name
+        for name, seconds in offsets.items()
+        if (offset := now.astimezone(load_zone(name)).utcoffset()) is None or offset.total_seconds() != seconds
+    ]
+    comparison = f"differ now in {len(differing)}" if differing else "agree now in all"
+    return (
+        f"local times follow tzdata {tzdata_version()}; PostgreSQL's rules, which are not used, {comparison}"
+        f" of {len(offsets)} zones"
+    )
+
+
 def _disk(directory: Path) -> str:
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -291,6 +316,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "queues": _queues,
     "planning": _planning,
     "clocks": _clocks,
+    "time zones": _time_zones,
 }
 """The checks that need a valid configuration, in the order in which they run."""
 

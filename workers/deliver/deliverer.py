@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from models.database.async_engine import make_async_engine
 from models.database.errors import is_transient
 from models.notifications.delivery import DeliveryState
+from models.timestamps import iso_or_none
 from tasks.outage_log import OutageLog
 from workers.deliver.channel import (
     AttemptResult,
@@ -367,13 +368,17 @@ def _withhold(delivery: ClaimedDelivery, prepared: Mapping[UUID, Outgoing | With
         if isinstance(decision, Withheld):
             state, due_at, merged, detail = decision.state, None, each.is_merged, decision.detail
         elif isinstance(decision, Postponed):
-            state, due_at, merged, detail = DeliveryState.PENDING, decision.due_at, decision.is_merged, ""
+            state, due_at, merged, detail = DeliveryState.PENDING, decision.due_at, decision.is_merged, _until(decision)
         else:
             continue
         updates.append(
             Update(each.id, state, each.attempts, due_at, merged, each.merged_into, None, decision.rule, detail)
         )
     return updates
+
+
+def _until(decision: Postponed) -> str:
+    return f"until {iso_or_none(decision.due_at)}"
 
 
 def _log_attempt(attempt: Attempt) -> None:

@@ -72,7 +72,7 @@ async def record(
             _UPDATE_DECISIONS,
             {
                 "ids": [each.id for each in decided],
-                "outcomes": [_OUTCOMES[each.state].value for each in decided],
+                "outcomes": [_outcome(each).value for each in decided],
                 "rules": [each.rule for each in decided],
                 "details": [_cut(each.detail) for each in decided],
             },
@@ -90,8 +90,13 @@ def _update_parameters(process: UUID, updates: Sequence[Update]) -> dict[str, ob
         "merged": [each.is_merged for each in updates],
         "merged_into": [each.merged_into for each in updates],
         "bodies": [each.body for each in updates],
-        "details": [_cut(each.detail) or None for each in updates],
+        "details": [_cut(each.detail) or each.rule for each in updates],
     }
+
+
+def _outcome(update: Update) -> DecisionOutcome:
+    is_postponed = update.state is DeliveryState.PENDING and update.rule is not None
+    return DecisionOutcome.DEFERRED if is_postponed else _OUTCOMES[update.state]
 
 
 def _cut(text: str | None) -> str | None:

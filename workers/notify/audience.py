@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -15,7 +16,10 @@ from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 
 @dataclass(frozen=True, slots=True)
 class NotifiableEvent:
-    """An event in the form needed for planning, with its actor, its activity, and the users and teams it mentions."""
+    """An event in the form needed for planning, with its actor, its activity, and the users and teams it mentions.
+
+    ``at`` is when it happened.
+    """
 
     event_id: UUID
     type: str
@@ -23,6 +27,7 @@ class NotifiableEvent:
     incident_id: int
     activity_id: int
     actor_id: int
+    at: datetime
     mentioned_users: tuple[int, ...] = ()
     mentioned_teams: tuple[int, ...] = ()
     trace: Trace = NO_TRACE

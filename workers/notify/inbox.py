@@ -52,15 +52,18 @@ class _NewItem(NamedTuple):
     reason: str
 
 
-def write_notifications(connection: Connection, decided: Sequence[RecipientDecision]) -> None:
+def write_notifications(connection: Connection, decided: Sequence[RecipientDecision]) -> set[tuple[int, int]]:
     """Write the inbox items that the decisions deliver, and record the decisions that took effect.
 
     ``decided`` has at most one decision per activity and user. A delivery takes effect if it inserts or promotes an
     item, and then replaces an earlier decision. A suppression is recorded if it is the first decision.
+
+    Return the activity and the user of each item that was inserted or promoted.
     """
     written = _write_items(connection, [_item(each) for each in decided if each.is_delivered])
     effective = [each for each in decided if not each.is_delivered or each.key in written]
     insert_decisions(connection, map(_decision, effective), _REPLACE_DECISION)
+    return written
 
 
 def _write_items(connection: Connection, items: Sequence[_NewItem]) -> set[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Final
@@ -19,7 +20,7 @@ from models.messaging.trace import log_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
-from tasks.settings import BrokerSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, BrokerSettings
 from workers.notify.event_bus_listener import EventBusListener
 from workers.notify.planner import NOTHING_PLANNED, Planned, by_activity, plan
 from workers.runtime.deferral import DeferredRows
@@ -41,8 +42,17 @@ class Notifier:
     Any number of notifiers may run.
     """
 
-    def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
-        """Set up the notifier, without connecting to anything."""
+    def __init__(
+        self,
+        engine: Engine,
+        settings: BrokerSettings,
+        *,
+        notify_window: float = DEFAULT_NOTIFY_WINDOW,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Set up the notifier, without connecting to anything. ``notify_window`` is in seconds."""
+        self._window = timedelta(seconds=notify_window)
+        self._clock = clock
         self._hints = HintPublisher(make_app(settings))
         self._woken = threading.Event()
         self._bus = EventBusListener(settings, self._woken)
@@ -85,21 +95,23 @@ class Notifier:
         complete = complete_activities(events)
         planned = self._plan_around_failures(connection, by_activity(complete))
         return ProcessedBatch(
-            {"events": len(complete), "decisions": planned.decisions},
-            partial(self._announce, planned.subjects),
+            {"events": len(complete), "decisions": planned.decisions, "deliveries": planned.deliveries},
+            partial(self._announce, planned),
         )
 
-    def _announce(self, subjects: Sequence[str]) -> None:
+    def _announce(self, planned: Planned) -> None:
         self._wakeup_publisher.publish(INBOX_CHANNEL)
-        if subjects:
-            self._hints.publish(Lane.COMMANDS, subjects)
+        if planned.subjects:
+            self._hints.publish(Lane.COMMANDS, planned.subjects)
+        if planned.deliveries:
+            self._hints.publish(Lane.DELIVERIES, ())
 
     def _plan_around_failures(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> Planned:
         """Plan all activities together. If that fails, plan each half alone, until those that fail are isolated."""
         events = [event for activity in activities for event in activity]
         try:
             with connection.begin_nested():
-                planned = plan(connection, events)
+                planned = plan(connection, events, window=self._window, now=self._clock())
         except Exception as error:
             # Another transaction is in the way, for example that of a notifier that holds the inboxes' locks. No event
             # is at fault, so the batch is planned again.
@@ -111,7 +123,11 @@ class Notifier:
             middle = len(activities) // 2
             first = self._plan_around_failures(connection, activities[:middle])
             second = self._plan_around_failures(connection, activities[middle:])
-            return Planned(first.decisions + second.decisions, [*first.subjects, *second.subjects])
+            return Planned(
+                first.decisions + second.decisions,
+                [*first.subjects, *second.subjects],
+                first.deliveries + second.deliveries,
+            )
         self._deferred.clear(event.id for event in events)
         return planned
 

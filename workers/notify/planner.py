@@ -1,14 +1,15 @@
-"""The planner, which turns a batch of events into notification decisions and inbox items, in one transaction.
+"""The planner, which turns a batch of events into decisions, inbox items and deliveries, in one transaction.
 
-For every person in an activity's audience, it makes one decision and, if they are to be notified, one inbox item.
-Planning an activity again changes nothing, except that a stronger reason promotes the item
-(:mod:`workers.notify.inbox`).
+For every person in an activity's audience, it makes one decision and, if they are to be notified, one inbox item and
+one delivery per channel (:mod:`workers.notify.deliveries`). Planning an activity again changes nothing, except that a
+stronger reason promotes the item (:mod:`workers.notify.inbox`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -20,46 +21,60 @@ from models.messaging.outbox import PLANNING, WaitingEvent, mark_processed
 from models.messaging.trace import Trace
 from models.notifications.access import IncidentFacts, load_incidents, load_people
 from models.notifications.reasons import BY_STRENGTH
-from models.notifications.suppression import NO_ACCESS, Recipient, decide_notification
+from models.notifications.stored_preferences import load_mutes
+from models.notifications.suppression import MUTED, NO_ACCESS, Recipient, decide_notification
 from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
+from workers.notify.deliveries import MessageRecipient, cancel_deliveries, plan_deliveries
 from workers.notify.inbox import RecipientDecision, write_notifications
 from workers.notify.queries import load_audiences
 
 
 class Planned(NamedTuple):
-    """The result of planning: the number of decisions made, and the subjects of the follow-up commands.
+    """The result of planning: the number of decisions on inbox items, the follow-up commands' subjects, the deliveries.
 
-    Hints for these subjects are sent after the commit.
+    Hints for these subjects, and for the deliveries if there are any, are sent after the commit.
     """
 
     decisions: int
     subjects: list[str]
+    deliveries: int = 0
 
 
 NOTHING_PLANNED: Final = Planned(0, [])
 
 
-def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
-    """Decide who is notified of the events, write decisions and inbox items, and mark the events as planned.
+def plan(connection: Connection, events: Sequence[WaitingEvent], *, window: timedelta, now: datetime) -> Planned:
+    """Decide who is notified of the events, write decisions, inbox items, deliveries, and mark events as planned.
 
-    Everything happens in the caller's transaction.
+    Messages wait for ``window`` after the event, in case of an edit or a deletion. Everything happens in the caller's
+    transaction.
     """
     notifiable = [parsed for event in events if (parsed := parse_event(event))]
     incidents = load_incidents(connection, {event.incident_id for event in notifiable})
     # Nobody is notified of an incident that has been deleted meanwhile.
     notifiable = [event for event in notifiable if event.incident_id in incidents]
     audiences = load_audiences(connection, notifiable)
-    decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
+    muted = load_mutes(connection, incidents)
+    decided = strongest(_decide_all(connection, notifiable, incidents, audiences, muted))
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     subjects = command_ledger.accept_commands(connection, unsubscribes)
     mark_processed(connection, PLANNING, [event.id for event in events])
     # Last, because other notifiers wait for the end of this transaction from here on.
-    write_notifications(connection, decided)
-    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
-    return Planned(len(decided), subjects)
+    written = write_notifications(connection, decided)
+    critical = {id_ for id_, incident in incidents.items() if incident.is_critical}
+    recipients = [
+        MessageRecipient(each, each.event.incident_id in critical, (each.event.incident_id, each.user_id) in muted)
+        for each in decided
+        if each.key in written or each.decision.rule == MUTED
+    ]
+    deliveries = plan_deliveries(connection, recipients, window=window, now=now)
+    deleted = [event.activity_id for event in events if event.type == CommentDeleted.type]
+    _retract(connection, deleted)
+    cancel_deliveries(connection, deleted)
+    return Planned(len(decided), subjects, deliveries)
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
@@ -79,6 +94,7 @@ def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
         incident_id=event.incident_id,
         activity_id=event.activity_id,
         actor_id=int(actor["id"]),
+        at=datetime.fromisoformat(body["time"]),
         mentioned_users=tuple(int(user) for user in data.get("users", ())),
         mentioned_teams=tuple(int(team) for team in data.get("teams", ())),
         trace=Trace(event.request_id, event.traceparent),
@@ -107,6 +123,7 @@ def _decide_all(
     events: Sequence[NotifiableEvent],
     incidents: dict[int, IncidentFacts],
     audiences: Audiences,
+    muted: Set[tuple[int, int]],
 ) -> Iterator[RecipientDecision]:
     recipients = [(event, find_recipients(event, audiences)) for event in events]
     people = load_people(
@@ -119,7 +136,14 @@ def _decide_all(
         for user, reason in reasons.items():
             person = people.get((event.organization_id, user))
             if person is not None:
-                recipient = Recipient(person, reason, user == event.actor_id, incident.organization, incident.projects)
+                recipient = Recipient(
+                    person,
+                    reason,
+                    user == event.actor_id,
+                    incident.organization,
+                    incident.projects,
+                    is_muted=(event.incident_id, user) in muted,
+                )
                 yield RecipientDecision(first_event, user, decide_notification(recipient))
 
 

@@ -11,16 +11,18 @@ from tocsin_client.commands import (
     DeleteComment,
     EditComment,
     MarkSeen,
+    MuteIncident,
     OpenIncident,
     PostComment,
     RawCommand,
     ReadNotifications,
     SetStatus,
     Subscribe,
+    UnmuteIncident,
     Unsubscribe,
 )
 from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
-from tocsin_client.results import CommandRecord, Decision, Event, Outcome
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome, Preferences
 from tocsin_client.rule_commands import (
     Action,
     CreateAlertRule,
@@ -45,10 +47,12 @@ __all__ = [
     "Event",
     "Failed",
     "MarkSeen",
+    "MuteIncident",
     "ObserveMetric",
     "OpenIncident",
     "Outcome",
     "PostComment",
+    "Preferences",
     "RawCommand",
     "ReadNotifications",
     "Refused",
@@ -59,6 +63,7 @@ __all__ = [
     "Tocsin",
     "TocsinError",
     "Trigger",
+    "UnmuteIncident",
     "Unreachable",
     "UnsnoozeAlertRule",
     "Unsubscribe",

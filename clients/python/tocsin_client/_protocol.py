@@ -12,14 +12,14 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from tocsin_client.commands import Command
 from tocsin_client.errors import Failed, Refused, TimedOut, Unreachable
-from tocsin_client.results import CommandRecord, Decision, Event, Outcome
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome, Preferences
 
 MAX_WAIT_SECONDS: Final = 30
 """The longest time that the server lets one request wait for an outcome."""
@@ -37,6 +37,8 @@ MAX_REMEMBERED_EVENTS: Final = 10_000
 
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 """The response statuses after which a request is retried, because the gateway has not accepted it."""
+
+PREFERENCES_PATH: Final = "/api/0/users/me/preferences/"
 
 T = TypeVar("T")
 
@@ -122,11 +124,7 @@ class HttpProtocol:
         """Submit a command and wait up to ``wait`` seconds for its outcome."""
         deadline = self.clock() + wait
         response = yield from self._submit(command, key, wait=wait)
-        if response.status == 202:
-            record = CommandRecord.from_json(response.body)
-            return (yield from self.wait(record.id, seconds=deadline - self.clock()))
-        id_ = response.headers.get("command-id", "")
-        return Outcome(id_, response.status, _checked_body(response), "idempotent-replayed" in response.headers)
+        return (yield from self._outcome(response, deadline))
 
     def submit(self, command: Command, *, key: str | None) -> Flow[CommandRecord]:
         """Submit a command and return its record as soon as it is accepted."""
@@ -182,6 +180,22 @@ class HttpProtocol:
         body = yield from self.read(f"notifications/{quote(notification, safe='')}/explain/", {})
         return [Decision.from_json(each) for each in body["decisions"]]
 
+    def preferences(self) -> Flow[Preferences]:
+        """Read the caller's preferences for messages."""
+        response = yield from self._send(self._request("GET", PREFERENCES_PATH))
+        return Preferences(_checked_body(response), response.headers["etag"])
+
+    def replace_preferences(
+        self, document: Mapping[str, Any], *, version: str | None, key: str | None, wait: float
+    ) -> Flow[Outcome]:
+        """Replace the caller's preferences and wait up to ``wait`` seconds for the outcome."""
+        deadline = self.clock() + wait
+        request = self._request("PUT", PREFERENCES_PATH, dict(document), key=key or new_key(), wait=wait)
+        if version is not None:
+            request = replace(request, headers={**request.headers, "If-Match": version})
+        response = yield from self._send(request)
+        return (yield from self._outcome(response, deadline))
+
     def path(self, suffix: str) -> str:
         """Return the path of one of the organization's resources."""
         return f"/api/0/organizations/{quote(self.organization, safe='')}/{suffix}"
@@ -195,6 +209,14 @@ class HttpProtocol:
         """Return the delay in seconds after an attempt (counted from 0). It grows exponentially and has jitter."""
         longest = min(FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)
         return at_least + longest * (0.5 + self.jitter() / 2)
+
+    def _outcome(self, response: Response, deadline: float) -> Flow[Outcome]:
+        """Return the outcome in the response to a command or, if it has none yet, wait for it until ``deadline``."""
+        if response.status == 202:
+            record = CommandRecord.from_json(response.body)
+            return (yield from self.wait(record.id, seconds=deadline - self.clock()))
+        id_ = response.headers.get("command-id", "")
+        return Outcome(id_, response.status, _checked_body(response), "idempotent-replayed" in response.headers)
 
     def _submit(self, command: Command, key: str | None, *, wait: float | None) -> Flow[Response]:
         key = key or new_key()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
@@ -15,8 +16,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 import httpx2
 
 from tocsin_client._protocol import EventCursor, Flow, FlowRun, HttpProtocol, NoResponse, Pause, Request, Response, Step
-from tocsin_client.commands import Command
-from tocsin_client.results import CommandRecord, Decision, Event, Outcome
+from tocsin_client.commands import Command, MuteIncident, UnmuteIncident
+from tocsin_client.results import CommandRecord, Decision, Event, Outcome, Preferences
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -131,6 +132,42 @@ class _Client(Generic[Http]):
         :raises Unreachable: if no server responded.
         """
         return self._protocol.explain(str(notification))
+
+    @_run_flow
+    def preferences(self) -> Flow[Preferences]:
+        """Return the caller's preferences for messages, with their version.
+
+        :raises Refused: if the caller is not a person and does not act for one.
+        :raises Unreachable: if no server responded.
+        """
+        return self._protocol.preferences()
+
+    @_run_flow
+    def replace_preferences(
+        self,
+        document: Mapping[str, Any],
+        *,
+        version: str | None = None,
+        key: str | None = None,
+        wait: float = 30.0,
+    ) -> Flow[Outcome]:
+        """Replace the caller's preferences for messages; the outcome's body is the new document.
+
+        What the document omits gets its default, except the muted incidents. If ``version`` is set, to that of
+        :meth:`preferences`, preferences that have changed since are not replaced. ``key``, ``wait`` and the errors are
+        as in :meth:`post`.
+        """
+        return self._protocol.replace_preferences(document, version=version, key=key, wait=wait)
+
+    @_run_flow
+    def mute(self, incident: int | str, *, until: datetime | None = None, wait: float = 30.0) -> Flow[Outcome]:
+        """Mute an incident for the caller, until a time or without end; ``wait`` and errors are as in :meth:`post`."""
+        return self._protocol.post(MuteIncident(incident, until), key=None, wait=wait)
+
+    @_run_flow
+    def unmute(self, incident: int | str, *, wait: float = 30.0) -> Flow[Outcome]:
+        """Unmute an incident for the caller. ``wait`` and the errors are as in :meth:`post`."""
+        return self._protocol.post(UnmuteIncident(incident), key=None, wait=wait)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Return the request's arguments for ``httpx2.Client.request`` and ``stream``."""

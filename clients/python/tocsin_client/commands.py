@@ -99,6 +99,24 @@ class Unsubscribe(_IncidentCommand):
 
 
 @dataclass(frozen=True)
+class MuteIncident(_IncidentCommand):
+    """Mute an incident for the caller, until a time or, if ``until`` is not set, without end."""
+
+    type: ClassVar[str] = "incident.mute"
+    route: ClassVar[tuple[str, str] | None] = ("POST", "incidents/{incident}/mute/")
+
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class UnmuteIncident(_IncidentCommand):
+    """Unmute an incident for the caller."""
+
+    type: ClassVar[str] = "incident.unmute"
+    route: ClassVar[tuple[str, str] | None] = ("DELETE", "incidents/{incident}/mute/")
+
+
+@dataclass(frozen=True)
 class PostComment(_IncidentCommand):
     """Comment on an incident and notify everyone mentioned.
 

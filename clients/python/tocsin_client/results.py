@@ -28,7 +28,8 @@ class CommandRecord:
     id: str
     type: str
     status: str
-    organization: str
+    organization: str | None
+    """The organization's slug; ``None`` if the command concerns only the caller's preferences."""
     accepted_at: datetime
     finished_at: datetime | None
     attempts: int
@@ -58,6 +59,14 @@ class CommandRecord:
             outcome=Outcome(resource["id"], outcome["status"], outcome["body"]) if outcome else None,
             error=resource["error"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """The caller's preferences for messages: the JSON document, and its version for ``replace_preferences``."""
+
+    document: dict[str, Any]
+    version: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,19 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.enums import ActivityType, Channel, IncidentStatus, NotificationReason
+from models.enums import ActivityType, Channel, DecisionOutcome, IncidentStatus, NotificationReason
+from models.notifications.access import IncidentFacts
 from models.notifications.delivery import DeliveryState
 from models.notifications.mailbox import InvalidAddress, Mailbox, ascii_domain, mail_domain, make_mailbox, parse_mailbox
-from models.notifications.suppression import DELETED, NO_ACCESS, NO_ADDRESS, READ, UNSUBSCRIBED
+from models.notifications.preferences import reconsider
+from models.notifications.suppression import (
+    ALERT_ACTION,
+    DELETED,
+    NO_ACCESS,
+    NO_ADDRESS,
+    READ,
+    UNSUBSCRIBED,
+)
 from models.policy import may_read
 from models.settings import SettingsError
 from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Withheld
@@ -117,7 +126,9 @@ class EmailChannel:
         facts = await connection.run_sync(load_facts, every)
         prepared: dict[UUID, Outgoing | Withheld | Postponed] = {}
         for delivery in claimed:
-            withheld = {each.id: reason for each in _contents(delivery) if (reason := withhold(each, facts))}
+            withheld = {
+                each.id: reason for each in _contents(delivery) if (reason := withhold(each, facts, self._now()))
+            }
             included = [each for each in _contents(delivery) if each.id not in withheld]
             prepared |= withheld
             if included:
@@ -255,7 +266,7 @@ def _make_signer(settings: WorkerSettings, domain: str) -> DkimSigner | None:
 # --- one delivery ----------------------------------------------------------------------------------------------------
 
 
-def withhold(delivery: ClaimedDelivery, facts: Facts) -> Withheld | None:
+def withhold(delivery: ClaimedDelivery, facts: Facts, now: datetime) -> Withheld | Postponed | None:
     """Return why a delivery is not sent now, or ``None`` if it is."""
     incident, activity = facts.access.get(delivery.incident_id or 0), facts.activities.get(delivery.activity_id or 0)
     if incident is None or activity is None:
@@ -267,6 +278,8 @@ def withhold(delivery: ClaimedDelivery, facts: Facts) -> Withheld | None:
         return Withheld(DeliveryState.SUPPRESSED, NO_ACCESS)
     if delivery.action_id is None and (rule := _inbox_rule(delivery, delivery.user_id, facts)):
         return rule
+    if decision := _apply_preferences(delivery, delivery.user_id, incident, facts, now):
+        return decision
     account = facts.accounts[delivery.user_id]
     if not account.email.strip():
         return Withheld(DeliveryState.SUPPRESSED, NO_ADDRESS)
@@ -287,6 +300,28 @@ def _inbox_rule(delivery: ClaimedDelivery, user_id: int, facts: Facts) -> Withhe
     is_subscribed = (_require(delivery.incident_id), user_id) in facts.subscribed
     if delivery.reason == NotificationReason.SUBSCRIBED and not is_subscribed:
         return Withheld(DeliveryState.SUPPRESSED, UNSUBSCRIBED)
+    return None
+
+
+def _apply_preferences(
+    delivery: ClaimedDelivery, user_id: int, incident: IncidentFacts, facts: Facts, now: datetime
+) -> Withheld | Postponed | None:
+    """Return what the person's preferences, which may have changed since the planning, say against sending it now."""
+    contact = facts.contacts[user_id]
+    is_action = delivery.action_id is not None
+    scheduled = reconsider(
+        contact.preferences,
+        contact.zone,
+        ALERT_ACTION if is_action else delivery.reason or NotificationReason.SUBSCRIBED,
+        Channel.EMAIL,
+        now=now,
+        is_critical=_action_status(delivery) is IncidentStatus.CRITICAL if is_action else incident.is_critical,
+        is_muted=(_require(delivery.incident_id), user_id) in facts.muted,
+    )
+    if scheduled.due_at is None:
+        return Withheld(DeliveryState.SUPPRESSED, scheduled.rule)
+    if scheduled.outcome is DecisionOutcome.DEFERRED:
+        return Postponed(scheduled.due_at, scheduled.rule, is_merged=True)
     return None
 
 

@@ -15,6 +15,8 @@ from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.notifications.access import IncidentFacts, Membership, load_incidents, load_people
 from models.notifications.notification import notifications
+from models.notifications.preferences import Contact
+from models.notifications.stored_preferences import load_contacts, load_mutes
 from models.policy import Actor
 from workers.deliver.channel import ClaimedDelivery
 
@@ -58,7 +60,7 @@ class InboxState(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """The facts by id. What has been deleted is missing. ``inbox`` and ``subscribed`` have pairs as keys.
+    """The facts by id. What has been deleted is missing. ``inbox``, ``subscribed`` and ``muted`` have pairs as keys.
 
     ``people`` have a role only if they are active members of the organization. The pairs are of an activity, or an
     incident, and a user.
@@ -71,6 +73,8 @@ class Facts(NamedTuple):
     activities: dict[int, ActivityDetails]
     inbox: dict[tuple[int, int], InboxState]
     subscribed: set[tuple[int, int]]
+    contacts: dict[int, Contact]
+    muted: set[tuple[int, int]]
     project_slugs: dict[int, str]
 
 
@@ -95,6 +99,8 @@ def load_facts(connection: Connection, deliveries: Sequence[ClaimedDelivery]) ->
         activities=of_activities,
         inbox=_load_inbox(connection, items),
         subscribed=_load_subscribed(connection, subscribers),
+        contacts=load_contacts(connection, recipients),
+        muted=load_mutes(connection, incident_ids),
         project_slugs=_load_project_slugs(
             connection, {each.project_id for each in deliveries if each.project_id is not None}
         ),
