@@ -41,6 +41,7 @@ from gateway.routes import (
     stream,
     subscriptions,
     triggers,
+    webhooks,
 )
 from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
@@ -74,6 +75,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *triggers.ENDPOINTS,
     *snoozes.ENDPOINTS,
     *organizations.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from tasks.settings import ProcessSettings
+from tasks.settings import ProcessSettings, SecretSettings
 
 
-class GatewaySettings(ProcessSettings):
+class GatewaySettings(ProcessSettings, SecretSettings):
     """Settings for the gateway, including those that every process reads.
 
     ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in

@@ -77,5 +77,7 @@ PROJECTS: Final = Permission(
     "projects", {"GET": _ORGANIZATION_READ | {"project:read", "project:write", "project:admin"}}
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
+WEBHOOKS: Final = Permission("webhooks", dict.fromkeys(("GET", *_CHANGES), _scopes("org:write", "org:admin")))
+"""The permission for webhooks, which managers and owners have: a webhook receives the events of every project."""
 COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
 """The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""

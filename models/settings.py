@@ -27,8 +27,7 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_NOTIFY_WINDOW": "seconds that e-mail and chat messages are delayed in case of an edit or a deletion",
     "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; this release sends no mail yet",
     "TOCSIN_MAIL_FROM": "sender address of e-mails; this release sends no mail yet",
-    "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, as CIDRs separated by commas;"
-    " this release sends no webhooks yet",
+    "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, also by http, as CIDRs separated by commas",
     "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"
     " as name=key,key;name=key",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",

@@ -7,7 +7,7 @@ from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
 from models.messaging import attempts, canary, claims, command_ledger, outbox
-from models.notifications import delivery, notification
+from models.notifications import delivery, notification, webhook
 
 __all__ = [
     "METADATA",
@@ -24,4 +24,5 @@ __all__ = [
     "outbox",
     "subscription",
     "tables",
+    "webhook",
 ]

@@ -47,6 +47,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Grant("INSERT, UPDATE", ("deliveries",)),
+        Grant("INSERT, UPDATE, DELETE", ("webhooks",)),
         # Records whom a rule's action notifies, or why it does not notify them.
         Grant("INSERT", ("notification_decisions",)),
         Grant("UPDATE", ("canaries",)),
@@ -66,7 +67,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     "tocsin_notifier": (
         Grant("UPDATE (planned_at)", ("events",)),
         Grant("INSERT, UPDATE", INBOX),
-        Grant("INSERT", ("commands",)),
+        Grant("INSERT", ("commands", "deliveries")),
     ),
     # The command line.
     "tocsin_ops": (

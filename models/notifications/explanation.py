@@ -14,6 +14,7 @@ from uuid import UUID
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.notifications.notification import decisions
 from models.notifications.suppression import ALERT_ACTION, AUTHOR, NO_ACCESS, SNOOZED
+from models.notifications.webhook import EVENT_DELETED, SECRET_UNREADABLE, WEBHOOK_DELETED, WEBHOOK_DISABLED
 
 NO_AUTHOR: Final = "no_author"
 NOT_PLANNED: Final = "not_planned"
@@ -57,6 +58,10 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     AUTHOR: "the comment or the change is this person's own",
     NO_ACCESS: "this person has no access to the incident, or had none when that was decided",
     SNOOZED: "the alert rule was snoozed, by this person or for everyone",
+    WEBHOOK_DELETED: "the webhook was deleted",
+    WEBHOOK_DISABLED: "the webhook was disabled",
+    EVENT_DELETED: "the event was deleted before it could be sent",
+    SECRET_UNREADABLE: "the webhook's secret was encrypted with a secret that TOCSIN_SECRET does not contain",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",
     NOT_SUBSCRIBED: "this person was neither mentioned nor subscribed to the incident when the event was planned",

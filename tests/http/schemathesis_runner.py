@@ -16,6 +16,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 
 from gateway.http.pagination import Cursor
+from models.notifications import network_guard
 from tasks.commands.fields import IN_THE_FUTURE, IN_THE_PAST
 from tasks.commands.incidents import ONLY_FOR_SERVICES
 from tests.http.fuzz_settings import SEED
@@ -24,8 +25,8 @@ from tests.http.gateway_server import Gateway
 # Headers that the server adds to every response.
 SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-request-id"}
 
-# Field errors that depend on who sends the request and when, not on its shape.
-CIRCUMSTANTIAL: Final = frozenset({ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST})
+# Field errors that depend on who sends the request and when, not on its shape, or on a URL's parts.
+CIRCUMSTANTIAL: Final = frozenset({ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST, *network_guard.URL_ERRORS})
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 

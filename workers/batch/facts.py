@@ -25,6 +25,7 @@ from tasks.commands.fields import dedup_key_of
 from workers.batch.inbox_facts import Inbox, UnreadItems
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
+from workers.batch.webhook_facts import WebhookFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Facts:
     unread: Mapping[Inbox, UnreadItems]
     incident_numbers: IncidentNumbers
     rules: RuleFacts
+    webhooks: WebhookFacts
     new_incident_ids: list[int]
     new_activity_ids: list[int]
     open_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)

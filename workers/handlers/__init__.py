@@ -18,6 +18,7 @@ from workers.handlers import (
     snoozes,
     subscriptions,
     triggers,
+    webhooks,
 )
 
 _MODULES: Final = (
@@ -30,6 +31,7 @@ _MODULES: Final = (
     snoozes,
     subscriptions,
     triggers,
+    webhooks,
 )
 
 HANDLERS: Final[dict[str, CommandHandler[Any]]] = {
