@@ -85,14 +85,17 @@ class Notifier:
         complete = complete_activities(events)
         planned = self._plan_around_failures(connection, by_activity(complete))
         return ProcessedBatch(
-            {"events": len(complete), "decisions": planned.decisions},
-            partial(self._announce, planned.subjects),
+            {"events": len(complete), "decisions": planned.decisions, "deliveries": planned.due_deliveries},
+            partial(self._announce, planned),
         )
 
-    def _announce(self, subjects: Sequence[str]) -> None:
+    def _announce(self, planned: Planned) -> None:
         self._wakeup_publisher.publish(INBOX_CHANNEL)
-        if subjects:
-            self._hints.publish(Lane.COMMANDS, subjects)
+        if planned.subjects:
+            self._hints.publish(Lane.COMMANDS, planned.subjects)
+        if planned.due_deliveries:
+            # The deliverer claims whatever is due, so the hint needs no subject.
+            self._hints.publish(Lane.DELIVERIES, ())
 
     def _plan_around_failures(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> Planned:
         """Plan all activities together. If that fails, plan each half alone, until those that fail are isolated."""
@@ -111,7 +114,11 @@ class Notifier:
             middle = len(activities) // 2
             first = self._plan_around_failures(connection, activities[:middle])
             second = self._plan_around_failures(connection, activities[middle:])
-            return Planned(first.decisions + second.decisions, [*first.subjects, *second.subjects])
+            return Planned(
+                first.decisions + second.decisions,
+                [*first.subjects, *second.subjects],
+                first.due_deliveries + second.due_deliveries,
+            )
         self._deferred.clear(event.id for event in events)
         return planned
 
@@ -152,6 +159,7 @@ def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:
         of_subject = list(group)
         if len(of_subject) == EVENTS_PER_SUBJECT:
             last = of_subject[-1].activity_id
-            of_subject = [event for event in of_subject if event.activity_id != last] or of_subject
+            if last is not None:
+                of_subject = [event for event in of_subject if event.activity_id != last] or of_subject
         complete += of_subject
     return complete

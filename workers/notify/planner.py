@@ -24,25 +24,28 @@ from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
+from workers.notify.destinations import write_destination_deliveries
 from workers.notify.inbox import RecipientDecision, write_notifications
 from workers.notify.queries import IncidentFacts, load_audiences, load_incidents, load_people
 
 
 class Planned(NamedTuple):
-    """The result of planning: the number of decisions made, and the subjects of the follow-up commands.
+    """The result of planning: the number of decisions made, the subjects of the follow-up commands, and the number of
+    deliveries that are due now.
 
-    Hints for these subjects are sent after the commit.
+    Hints for the subjects and the deliveries are sent after the commit.
     """
 
     decisions: int
     subjects: list[str]
+    due_deliveries: int = 0
 
 
 NOTHING_PLANNED: Final = Planned(0, [])
 
 
 def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
-    """Decide who is notified of the events, write decisions and inbox items, and mark the events as planned.
+    """Decide who is notified of the events, write decisions, inbox items and deliveries, and mark the events planned.
 
     Everything happens in the caller's transaction.
     """
@@ -54,11 +57,12 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     subjects = command_ledger.accept_commands(connection, unsubscribes)
+    due_deliveries = write_destination_deliveries(connection, events)
     mark_processed(connection, PLANNING, [event.id for event in events])
     # Last, because other notifiers wait for the end of this transaction from here on.
     write_notifications(connection, decided)
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
-    return Planned(len(decided), subjects)
+    return Planned(len(decided), subjects, due_deliveries)
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
