@@ -31,6 +31,7 @@ from tocsin_client.rule_commands import (
     UnsnoozeAlertRule,
     UpdateAlertRule,
 )
+from tocsin_client.webhooks import InvalidWebhook, verify_webhook
 
 __all__ = [
     "Action",
@@ -44,6 +45,7 @@ __all__ = [
     "EditComment",
     "Event",
     "Failed",
+    "InvalidWebhook",
     "MarkSeen",
     "ObserveMetric",
     "OpenIncident",
@@ -63,4 +65,5 @@ __all__ = [
     "UnsnoozeAlertRule",
     "Unsubscribe",
     "UpdateAlertRule",
+    "verify_webhook",
 ]
