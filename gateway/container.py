@@ -24,9 +24,14 @@ from gateway.reads.observations import ObservationQueries
 from gateway.reads.preferences import PreferenceQueries
 from gateway.reads.queries import Queries
 from gateway.reads.visitors import VisitorQueries
+from gateway.reads.webhooks import WebhookQueries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
+from gateway.webhooks import SecretKeeper, TargetChecker
 from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
+from models.notifications.network_guard import HostResolver, NetworkGuard
+from models.notifications.webhook import SECRET_PURPOSE
+from models.secrets import SecretBox
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 
@@ -80,6 +85,10 @@ class Container:
         self.visitors = VisitorQueries(runner)
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)
+        self.webhooks = WebhookQueries(runner)
+        self._resolver = HostResolver()
+        self.target_checker = TargetChecker(NetworkGuard(settings.allowed_networks), self._resolver)
+        self.secret_keeper = SecretKeeper(SecretBox(settings.secrets, SECRET_PURPOSE) if settings.secrets else None)
         self.broadcaster = EventBroadcaster(
             self._reads,
             self.authenticator,
@@ -110,6 +119,7 @@ class Container:
         await self.outcomes.stop()
         await asyncio.to_thread(self.hint_publisher.stop)
         self.directory.close()
+        self._resolver.close()
         for engine in self.engines:
             await engine.dispose()
 

@@ -45,6 +45,7 @@ from gateway.routes import (
     stream,
     subscriptions,
     triggers,
+    webhooks,
 )
 from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
@@ -80,6 +81,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *snoozes.ENDPOINTS,
     *organizations.ENDPOINTS,
     *preferences.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
 )

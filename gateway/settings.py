@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from models.secrets import parse_secrets
-from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings, SecretSettings
 
 
-class GatewaySettings(ProcessSettings):
+class GatewaySettings(ProcessSettings, SecretSettings):
     """Settings for the gateway, including those that every process reads.
 
     ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in
@@ -19,7 +18,6 @@ class GatewaySettings(ProcessSettings):
     rate: int = Field(default=1000, ge=1)
     origins: str = ""
     public_url: str | None = None
-    secret: str | None = None
     notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
 
     @field_validator("public_url")
@@ -28,18 +26,6 @@ class GatewaySettings(ProcessSettings):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("it must start with http:// or https://")
         return url.rstrip("/") if url else None
-
-    @field_validator("secret")
-    @classmethod
-    def _check_secret(cls, setting: str | None) -> str | None:
-        if setting is not None:
-            parse_secrets(setting)
-        return setting
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The secrets in ``secret``, the current one first; empty if the setting is not set."""
-        return parse_secrets(self.secret) if self.secret else ()
 
     @property
     def allowed_origins(self) -> frozenset[str]:

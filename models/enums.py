@@ -151,6 +151,21 @@ class NotificationReason(StrEnum):
         return -list(NotificationReason).index(self)
 
 
+class WebhookStatus(StrEnum):
+    """Whether events are sent to a webhook."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class DisabledReason(StrEnum):
+    """Why a webhook is disabled: by a manager, after five days of failures, or because it answered 410 Gone."""
+
+    MANUAL = "manual"
+    FAILING = "failing"
+    GONE = "gone"
+
+
 class Channel(StrEnum):
     """A way to notify a person."""
 

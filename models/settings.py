@@ -29,8 +29,7 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_MAIL_FROM": "sender of e-mails, as tocsin@example.org; by default tocsin at the host of TOCSIN_PUBLIC_URL",
     "TOCSIN_DKIM_SELECTOR": "selector of the key that signs e-mails (DKIM), if the mail server does not sign them",
     "TOCSIN_DKIM_KEY": "file with that key, RSA or Ed25519, in PEM",
-    "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, as CIDRs separated by commas;"
-    " this release sends no webhooks yet",
+    "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, also by http, as CIDRs separated by commas",
     "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"
     " as name=key,key;name=key",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",

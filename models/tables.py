@@ -7,7 +7,7 @@ from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
 from models.messaging import attempts, canary, claims, command_ledger, outbox
-from models.notifications import delivery, notification, stored_preferences, tickets
+from models.notifications import delivery, notification, stored_preferences, tickets, webhook
 
 __all__ = [
     "METADATA",
@@ -26,4 +26,5 @@ __all__ = [
     "subscription",
     "tables",
     "tickets",
+    "webhook",
 ]

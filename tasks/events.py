@@ -252,6 +252,19 @@ class CommandDead(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookTested(Event):
+    """Somebody tests a webhook. The event is sent only to this webhook, never to the exchange."""
+
+    type: ClassVar[str] = "webhook.test"
+
+    webhook: int
+
+    def data(self) -> dict[str, JSON]:
+        """Return the webhook's id."""
+        return {"webhook": {"id": str(self.webhook)}}
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationCreated(Event):
     """A person has a new inbox item. The event is sent only to the person's streams, never to the exchange."""
 
@@ -282,10 +295,14 @@ EVENTS: Final[dict[str, type[Event]]] = {
         TriggerFired,
         TriggerResolved,
         CommandDead,
+        WebhookTested,
         NotificationCreated,
     )
 }
 """Every event class, by the event's name on the wire."""
+
+UNPUBLISHED: Final = frozenset({WebhookTested.type, NotificationCreated.type})
+"""The types of the events that only one recipient gets, so that nobody can ask for them."""
 
 
 def cloud_event(

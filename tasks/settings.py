@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import Field, field_validator
 
+from models.notifications.network_guard import Network, parse_networks
+from models.secrets import parse_secrets
 from models.settings import DatabaseSettings, Settings
 from tasks.service_queues import ServiceQueue, parse_service_queues
 
@@ -68,6 +70,40 @@ class BrokerSettings(Settings):
     def wake_url(self) -> str | None:
         """The URL of the Valkey or Redis server that carries wake-ups. If ``None``, waiting processes only poll."""
         return self.redis_url or (self.broker_url if self.on_redis else None)
+
+
+class SecretSettings(Settings):
+    """Settings for processes that handle stored secrets and the addresses that tenants choose.
+
+    ``secret`` holds one or more secrets (:func:`models.secrets.parse_secrets`). Without it, nothing is stored or sent
+    that is encrypted or signed with it. ``webhook_allow`` is a comma-separated list of CIDRs.
+    """
+
+    secret: str | None = None
+    webhook_allow: str = ""
+
+    @field_validator("secret")
+    @classmethod
+    def _check_secret(cls, setting: str | None) -> str | None:
+        if setting is not None:
+            parse_secrets(setting)
+        return setting
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _check_networks(cls, setting: str) -> str:
+        parse_networks(setting)
+        return setting
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets in ``secret``, the current one first; empty if the setting is not set."""
+        return parse_secrets(self.secret) if self.secret else ()
+
+    @property
+    def allowed_networks(self) -> tuple[Network, ...]:
+        """The networks in ``webhook_allow``."""
+        return parse_networks(self.webhook_allow)
 
 
 class ProcessSettings(DatabaseSettings, BrokerSettings, LogSettings):

@@ -26,6 +26,8 @@ from models.incidents.incident import incident_projects, incidents
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import NewEvent, write_events
+from models.notifications.delivery import deliveries, target_key
+from models.notifications.webhook import webhooks
 from tasks.events import CommentPosted, Event, Mentioned, cloud_event
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -261,6 +263,39 @@ def an_action(
     """Return an action for a trigger, by default an e-mail to a person."""
     id_ = next(_numbers) + FIRST_BUILT_ID
     return Action(id=id_, type=action_type, target_type=target_type, target=str(target), date_added=NOW)
+
+
+def a_webhook(connection: Connection, organization: int, *events: str, **facts: Any) -> int:
+    """Insert a webhook for these event types, by default for all; return its id. Its secret cannot be decrypted."""
+    return _insert(
+        connection,
+        webhooks,
+        {
+            "organization_id": organization,
+            "url": "https://hooks.example.com/tocsin",
+            "events": list(events) or ["*"],
+            "secret": b"unreadable",
+        }
+        | facts,
+    )
+
+
+def a_webhook_delivery(connection: Connection, webhook: int, **facts: Any) -> UUID:
+    """Insert a pending delivery to a webhook; return its id."""
+    organization = connection.execute(select(webhooks.c.organization_id).where(webhooks.c.id == webhook)).scalar_one()
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "organization_id": organization,
+        "channel": "webhook",
+        "destination_id": webhook,
+        "target_key": target_key("webhook", organization, webhook),
+        "event_id": new_id(),
+        "event_type": "incident.comment_posted",
+        "body": b'{"type": "incident.comment_posted"}',
+    }
+    connection.execute(insert(deliveries).values(values | facts))
+    id_: UUID = (values | facts)["id"]
+    return id_
 
 
 def an_accepted_command(

@@ -8,8 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, field_validator
 
 from models.notifications.mailbox import ascii_domain, parse_mailbox
-from models.secrets import parse_secrets
-from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings, SecretSettings
 
 _DEFAULT_SMTP_PORTS: Final = {"smtp": 25, "smtps": 465}
 _SUBMISSION_PORT: Final = 587
@@ -31,27 +30,18 @@ class SmtpServer(NamedTuple):
         return self.host in _LOOPBACK_HOSTS
 
 
-class WorkerSettings(ProcessSettings):
+class WorkerSettings(ProcessSettings, SecretSettings):
     """Settings for the worker, the relay and the notifier.
 
-    ``notify_window`` is in seconds. Without ``secret``, nothing is sent that is encrypted or signed with it.
+    ``notify_window`` is in seconds.
     """
 
     notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
-    secret: str | None = None
     public_url: str | None = None
     smtp_url: str | None = None
     mail_from: str | None = None
     dkim_selector: str | None = None
     dkim_key: str | None = None
-    webhook_allow: str = ""
-
-    @field_validator("secret")
-    @classmethod
-    def _check_secret(cls, setting: str | None) -> str | None:
-        if setting is not None:
-            parse_secrets(setting)
-        return setting
 
     @field_validator("smtp_url")
     @classmethod
@@ -66,11 +56,6 @@ class WorkerSettings(ProcessSettings):
         if setting and parse_mailbox(setting).needs_smtputf8:
             raise ValueError("the part before the @ must be ASCII")
         return setting or None
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The secrets in ``secret``, the current one first; empty if the setting is not set."""
-        return parse_secrets(self.secret) if self.secret else ()
 
     @property
     def smtp_server(self) -> SmtpServer | None:

@@ -10,7 +10,14 @@ from pydantic_core import PydanticCustomError
 
 from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
 from gateway.api.context import RequestContext
-from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command, with_condition
+from gateway.api.submit import (
+    accept_and_wait,
+    find_forbidden_targets,
+    ledger_row,
+    request_digest,
+    validate_command,
+    with_condition,
+)
 from gateway.http.parsing import (
     BODY_LIMIT_BYTES,
     if_version,
@@ -69,6 +76,8 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
         raise BodyTooLarge(BODY_LIMIT_BYTES)
     items = _validate_items(context, sources)
+    if errors := await find_forbidden_targets(context, [item.command for item in items]):
+        raise InvalidFields({"commands": {str(index): each for index, each in errors.items()}})
     return await submit_items(context, items, condition=condition, header_key=header_key)
 
 

@@ -32,6 +32,9 @@ def command_response(context: RequestContext, accepted: AcceptedCommand, outcome
         return error_response(500, {"detail": "Internal Error", "errorId": str(outcome.id)}, headers, problem=problem)
     if outcome.body is None:
         return HttpResponse(outcome.status, headers=headers)
+    if outcome.status == 202:
+        # The command is applied, but what it started is not finished.
+        headers |= pending_headers([accepted])
     if outcome.status >= 400:
         return error_response(outcome.status, orjson.loads(outcome.body), headers, problem=problem)
     return HttpResponse(outcome.status, encode_json(raw_json(outcome.body)), headers)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
+from uuid import UUID
 
 from starlette.datastructures import QueryParams
 
@@ -24,6 +26,8 @@ from tasks.commands.fields import identifier
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
+
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass
@@ -108,6 +112,16 @@ class RequestContext:
         if not id_:
             raise NotFound
         return id_
+
+    def uuid(self, name: str) -> UUID:
+        """Return the UUID in the path parameter ``name``.
+
+        :raises NotFound: if the text in the path is not a UUID.
+        """
+        text = self.path_parameters[name]
+        if not _UUID.fullmatch(text):
+            raise NotFound
+        return UUID(text)
 
     def project_slug(self) -> str:
         """Return the project slug in the path.

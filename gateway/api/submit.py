@@ -7,6 +7,7 @@ it are checked here. The worker decides everything that depends on the state of 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -38,6 +39,10 @@ from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
 from tasks.commands.fields import errors_by_field
+from tasks.commands.webhooks import SecretCommand
+
+CompleteOutcome = Callable[[RequestContext, Outcome], Awaitable[Outcome]]
+"""A function that adds to an outcome what only the endpoint's own response contains."""
 
 AccessCheck = Callable[[RequestContext], Awaitable[object]]
 """A function that performs an endpoint's checks 10 and 11, and raises a refusal if one of them fails."""
@@ -55,6 +60,7 @@ async def submit_command(
     body_field: str | None = None,
     require: Callable[[Any], None] | None = None,
     check_access: AccessCheck | None = None,
+    complete: CompleteOutcome | None = None,
 ) -> HttpResponse:
     """Submit the command that the request describes.
 
@@ -66,6 +72,7 @@ async def submit_command(
     :param body_field: the name of the field whose value is the whole body. By default, the body is an object of fields.
     :param require: the endpoint's own check of the validated command, which raises a refusal if it fails.
     :param check_access: checks 10 and 11, if the path names something other than an incident.
+    :param complete: adds to the outcome what neither the ledger nor the command's own endpoint may contain.
     :raises Refusal: if the command is not accepted.
     """
     entry = CATALOG[command_class.name]
@@ -79,6 +86,8 @@ async def submit_command(
         if require is not None:
             require(command)
         require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
+        if errors := await find_forbidden_targets(context, [command]):
+            raise InvalidFields(errors[0])
     except Refusal:
         # Only a caller with access may learn what is wrong with the request. For a valid request, the worker makes
         # these checks, so it costs no read here.
@@ -96,7 +105,10 @@ async def submit_command(
         keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
     submission = Submission((row,), keys)
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
-    return command_response(context, accepted[0], None if outcomes is None else outcomes[accepted[0].id])
+    outcome = None if outcomes is None else outcomes[accepted[0].id]
+    if outcome is not None and complete is not None:
+        outcome = await complete(context, outcome)
+    return command_response(context, accepted[0], outcome)
 
 
 def _body_fields(body: JSON, command_class: type[Command], body_field: str | None) -> dict[str, JSON]:
@@ -125,8 +137,26 @@ def validate_command(
     return command
 
 
+async def find_forbidden_targets(
+    context: RequestContext, commands: Sequence[Command]
+) -> dict[int, dict[str, list[str]]]:
+    """Return the field errors of the commands whose URLs tocsin may not connect to, by index.
+
+    The time that this takes is added to the request's deadline.
+    """
+    urls = {index: url for index, each in enumerate(commands) if (url := each.target_url) is not None}
+    if not urls:
+        return {}
+    started = time.monotonic()
+    forbidden = await context.container.target_checker.find_forbidden(urls.values())
+    context.deadline += time.monotonic() - started
+    return {index: {"url": [forbidden[url]]} for index, url in urls.items() if url in forbidden}
+
+
 def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
     """Return the command as a row for the ledger."""
+    if isinstance(command, SecretCommand):
+        command = command.with_secret(context.container.secret_keeper.seal_new())
     organization_id = _organization_of(context, entry)
     submission = CommandSubmission(organization_id or 0, context.actor.user_id, new_id())
     subject = entry.subject(command, submission)

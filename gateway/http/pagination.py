@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 import orjson
 from starlette.datastructures import QueryParams
@@ -78,6 +79,14 @@ def cursor_text(value: JSON) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError
     return value
+
+
+def cursor_uuid(value: JSON) -> UUID:
+    """Parse a UUID from a cursor's key.
+
+    :raises ValueError: if the value is not a UUID.
+    """
+    return UUID(cursor_text(value))
 
 
 def cursor_time(value: JSON) -> datetime:

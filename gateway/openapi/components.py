@@ -15,7 +15,7 @@ from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState
-from models.serializers import commands, directory, incidents, notifications, observations
+from models.serializers import commands, directory, incidents, notifications, observations, webhooks
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -44,6 +44,9 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Team": directory.TeamOrProjectJson,
     "Project": directory.TeamOrProjectJson,
     "Notification": notifications.NotificationJson,
+    "Webhook": webhooks.WebhookJson,
+    "WebhookWithSecret": webhooks.WebhookWithSecretJson,
+    "WebhookDelivery": webhooks.WebhookDeliveryJson,
     "Decision": notifications.DecisionJson,
     "DecisionList": notifications.DecisionListJson,
     "Preferences": notifications.PreferencesJson,
@@ -107,6 +110,10 @@ _OTHER_SCHEMAS: Final[Json] = {
             },
         },
         "required": ["version", "groupKey", "status", "alerts"],
+    },
+    "QueuedDelivery": {
+        "description": "The delivery, or the command if it is not finished.",
+        "anyOf": [component_reference("WebhookDelivery"), component_reference("Command")],
     },
     "UnreadCount": _object(unread=_INTEGER),
     "ReadCount": _object(read=_INTEGER),

@@ -21,6 +21,8 @@ _PATH_PARAMETERS: Final = {
     "rule": "Id of the alert rule.",
     "trigger": "Id of the trigger.",
     "action": "Id of the action.",
+    "webhook": "Id of the webhook.",
+    "delivery": "Id of the delivery, which is also the message's `webhook-id`.",
 }
 
 _PATH_SCHEMAS: Final = {"identifier": {"type": "string", "pattern": "^[0-9]+$"}}

@@ -81,6 +81,7 @@ _SAME_RULE: Final = {"rule": "$request.path.rule"}
 _NEW_TRIGGER: Final = _SAME_RULE | {"trigger": "$response.body#/id"}
 _SAME_TRIGGER: Final = _SAME_RULE | {"trigger": "$request.path.trigger"}
 _NEW_ACTION: Final = _SAME_TRIGGER | {"action": "$response.body#/id"}
+_NEW_WEBHOOK: Final = {"webhook": "$response.body#/id"}
 _RULE: Final = _link("read_rule", "The rule.", **_SAME_RULE)
 _OBSERVATIONS: Final = _link("list_observations", "Its latest observations.", **_SAME_RULE)
 
@@ -128,6 +129,14 @@ LINKS: Final[Json] = {
         "details": _link("read_action", "The action.", **_NEW_ACTION),
         "update": _link("update_action", "Update it.", **_NEW_ACTION),
         "delete": _link("delete_action", "Delete it.", **_NEW_ACTION),
+    },
+    "create_webhook": {
+        "details": _link("read_webhook", "The webhook.", **_NEW_WEBHOOK),
+        "update": _link("update_webhook", "Change it.", **_NEW_WEBHOOK),
+        "delete": _link("delete_webhook", "Delete it.", **_NEW_WEBHOOK),
+        "rotate": _link("rotate_secret", "Give it a new secret.", **_NEW_WEBHOOK),
+        "test": _link("send_test_event", "Test it.", **_NEW_WEBHOOK),
+        "deliveries": _link("list_deliveries", "What was sent to it.", **_NEW_WEBHOOK),
     },
     "snooze_rule": {
         "wake": _link("unsnooze_rule", "Unsnooze it.", **_SAME_RULE, project="$request.path.project"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from uuid import UUID
-
 from gateway.api.bulk import submit_commands
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
@@ -18,7 +15,7 @@ from models.serializers.commands import command_json
 
 async def read_command(context: RequestContext) -> HttpResponse:
     """Read a command. With ``Prefer: wait``, wait for it to finish, up to the given time."""
-    id_ = _id_of(context.path_parameters["command"])
+    id_ = context.uuid("command")
     row = await context.container.queries.command(id_)
     if row is None or not context.caller.may_read_command_of(row.caller):
         raise NotFound
@@ -34,12 +31,6 @@ async def read_command(context: RequestContext) -> HttpResponse:
     if seconds is not None:
         response.headers["Preference-Applied"] = f"wait={seconds}"
     return response
-
-
-def _id_of(text: str) -> UUID:
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise NotFound
-    return UUID(text)
 
 
 ENDPOINTS = (

@@ -38,7 +38,7 @@ events = Table(
     Column("body", JSONType, nullable=False),
     timestamp_column("date_created"),
     timestamp_column("announced_at", nullable=True),
-    # Set on insertion if the event notifies nobody.
+    # Set on insertion if the event notifies neither a person nor a webhook.
     timestamp_column("planned_at", nullable=True),
     Column("request_id", Text, nullable=True),
     Column("traceparent", Text, nullable=True),
@@ -59,7 +59,10 @@ for _stage in ("announced_at", "planned_at"):
 
 
 class NewEvent(NamedTuple):
-    """An event to insert. ``body`` is serialized JSON, and ``planned_at`` is set if the event notifies nobody."""
+    """An event to insert. ``body`` is serialized JSON, and ``planned_at`` is set if the event notifies nobody.
+
+    If the organization has an active webhook, the event is planned nevertheless.
+    """
 
     id: UUID
     organization_id: int
@@ -75,7 +78,16 @@ class NewEvent(NamedTuple):
     traceparent: str | None = None
 
 
-_INSERT: Final = insert_statement(events, NewEvent._fields)
+DESTINATION_TABLES: Final = ("webhooks",)
+"""The tables of destinations to which an organization's events are sent (:mod:`workers.notify.destinations`)."""
+
+_HAS_NO_DESTINATION: Final = " AND ".join(
+    f"NOT EXISTS (SELECT FROM {table} d WHERE d.organization_id = u.organization_id AND d.status = 'active')"
+    for table in DESTINATION_TABLES
+)
+_PLANNED_AT: Final = f"CASE WHEN u.planned_at IS NOT NULL AND {_HAS_NO_DESTINATION} THEN u.planned_at END"
+
+_INSERT: Final = insert_statement(events, NewEvent._fields, computed=(("planned_at", _PLANNED_AT),))
 
 
 def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:

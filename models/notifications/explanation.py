@@ -25,6 +25,7 @@ from models.notifications.suppression import (
     SNOOZED,
     UNSUBSCRIBED,
 )
+from models.notifications.webhook import EVENT_DELETED, SECRET_UNREADABLE, WEBHOOK_DELETED, WEBHOOK_DISABLED
 
 NO_AUTHOR: Final = "no_author"
 NOT_PLANNED: Final = "not_planned"
@@ -78,6 +79,10 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     DELETED: "the comment or the incident was deleted before it was to be sent",
     UNSUBSCRIBED: "this person had unsubscribed from the incident before it was to be sent",
     NO_ADDRESS: "this person has no valid address there",
+    WEBHOOK_DELETED: "the webhook was deleted",
+    WEBHOOK_DISABLED: "the webhook was disabled",
+    EVENT_DELETED: "the event was deleted before it could be sent",
+    SECRET_UNREADABLE: "the webhook's secret was encrypted with a secret that TOCSIN_SECRET does not contain",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",
     NOT_SUBSCRIBED: "this person was neither mentioned nor subscribed to the incident when the event was planned",

@@ -36,6 +36,11 @@ class Command(BaseModel):
     is_partial: ClassVar[bool] = False
     """Whether omitted fields keep their values. If so, the fields' defaults are not part of the interface."""
 
+    @property
+    def target_url(self) -> str | None:
+        """The URL that the caller has chosen for tocsin to connect to, if there is one."""
+        return None
+
     @classmethod
     def wire_fields(cls) -> frozenset[str]:
         """Return every name that a caller may use for a field."""

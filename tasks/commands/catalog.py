@@ -19,6 +19,7 @@ from models.permissions import (
     PREFERENCES,
     PROJECT_ALERT_RULE,
     PROJECT_ALERT_RULES,
+    WEBHOOKS,
     Permission,
 )
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
@@ -40,6 +41,14 @@ from tasks.commands.triggers import (
     DeleteTrigger,
     UpdateAction,
     UpdateTrigger,
+)
+from tasks.commands.webhooks import (
+    CreateWebhook,
+    DeleteWebhook,
+    Redeliver,
+    RotateSecret,
+    SendTestEvent,
+    UpdateWebhook,
 )
 
 
@@ -150,6 +159,12 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(UpdateAction, ALERT_RULES, "PUT", _rule),
         CatalogEntry(DeleteAction, ALERT_RULES, "DELETE", _rule),
         CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
+        CatalogEntry(CreateWebhook, WEBHOOKS, "POST", _organization, for_services=True),
+        CatalogEntry(UpdateWebhook, WEBHOOKS, "PUT", _organization, for_services=True, is_conditional=True),
+        CatalogEntry(DeleteWebhook, WEBHOOKS, "DELETE", _organization, for_services=True, is_conditional=True),
+        CatalogEntry(RotateSecret, WEBHOOKS, "POST", _organization, for_services=True),
+        CatalogEntry(SendTestEvent, WEBHOOKS, "POST", _organization, for_services=True),
+        CatalogEntry(Redeliver, WEBHOOKS, "POST", _organization, for_services=True),
     )
 }
 """The catalog entry for every command, by the command's name on the wire."""

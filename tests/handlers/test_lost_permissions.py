@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
 from models.alert_rules.enums import ActionType, TargetType
+from models.permissions import WEBHOOKS
 from models.role_scopes import MEMBER_SCOPES
 from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, RuleCommand
@@ -24,13 +25,14 @@ from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
-from tests.builders import NOW, a_comment, an_alert_rule
+from tests.builders import NOW, a_comment, a_webhook, a_webhook_delivery, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 
 TRIGGER, ACTION = 7, 8
 OWN_RULE: dict[str, JSON] = {"alertRule": "the rule of the request"}
 OWN_COMMENT = "the comment of the caller"
+WEBHOOK, OWN_WEBHOOK, DELIVERY = 5_000, "the webhook of the request", "01a224b3-4109-77a6-b7e9-0495fba1aaaa"
 ACTION_BODY: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
 RULE: dict[str, JSON] = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
@@ -61,9 +63,15 @@ BODIES: dict[str, dict[str, JSON]] = {
     "trigger_action.create": OWN_RULE | {"trigger": TRIGGER, "action": ACTION_BODY},
     "trigger_action.update": OWN_RULE | {"trigger": TRIGGER, "id": ACTION, "action": ACTION_BODY},
     "trigger_action.delete": OWN_RULE | {"trigger": TRIGGER, "id": ACTION},
+    "webhook.create": {"url": "https://hooks.example.com/tocsin", "events": ["*"]},
+    "webhook.update": {"id": WEBHOOK, "description": "Chat bridge"},
+    "webhook.delete": {"id": OWN_WEBHOOK},
+    "webhook.rotate": {"id": WEBHOOK},
+    "webhook.test": {"id": WEBHOOK},
+    "webhook.redeliver": {"id": WEBHOOK, "delivery": DELIVERY},
     "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
-"""A body for every command, by the command's name. Ben is permitted to submit all of them."""
+"""A body for every command, by the command's name. The people of :func:`person_for` may submit all of them."""
 
 WITH_TOKEN = "a person", "a service acting for a person", "a service"
 SESSION = "a person without a token"
@@ -185,7 +193,7 @@ TABLES = ("incidents", "incident_projects", "incident_activities", "incident_sub
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
           "alert_rule_generations", "alert_rule_snoozes", "environments", "alert_rule_progress",
           "alert_rule_observations", "incident_triggers", "deliveries", "incident_mutes",
-          "notification_preferences")  # fmt: skip
+          "notification_preferences", "webhooks")  # fmt: skip
 
 
 def requests() -> list[tuple[str, str]]:
@@ -207,21 +215,36 @@ def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
     return [request for request in requests() if request not in same]
 
 
-def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
+def person_for(name: str) -> str:
+    """Return who submits a command: Ben, an admin, or the owner if it needs more than that."""
+    return "own" if CATALOG[name].permission is WEBHOOKS else "ben"
+
+
+def identity_of(acme: Acme, caller: str, name: str) -> dict[str, Any]:
+    person = person_for(name)
     return {
-        "a person": acme.by("ben"),
-        "a service acting for a person": acme.by_service(acting_for="ben"),
+        "a person": acme.by(person),
+        "a service acting for a person": acme.by_service(acting_for=person),
         "a service": acme.by_service(),
-        SESSION: acme.by("ben") | {"token": None, "caller": f"user:{acme.users['ben']}"},
+        SESSION: acme.by(person) | {"token": None, "caller": f"user:{acme.users[person]}"},
     }[caller]
 
 
 def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
     """Insert the requests' commands into the ledger; return the command ids by request.
 
-    Before that, insert a comment by Ben for each caller, and for each request its own rule, snoozed for everyone.
+    Before that, insert a comment by Ben for each caller, for each request its own rule, snoozed for everyone, or its
+    own webhook, and another webhook.
     """
     with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE tokens SET scopes = scopes || '{org:write}' WHERE kind = 'service'")
+        a_webhook(connection, acme.organizations["acme"], id=WEBHOOK)
+        a_webhook_delivery(connection, WEBHOOK, id=UUID(DELIVERY))
+        webhooks = {
+            each: a_webhook(connection, acme.organizations["acme"], id=WEBHOOK + 1 + number)
+            for number, each in enumerate(submitted)
+            if BODIES[each[1]].get("id") == OWN_WEBHOOK
+        }
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
         ).scalar_one()
@@ -229,7 +252,8 @@ def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> di
         rules = {each: a_rule(connection, acme) for each in submitted if "alertRule" in BODIES[each[1]]}
     return {
         (caller, name): harness.accept(
-            command_of(name, comments[caller], rules.get((caller, name), 0)), **identity_of(acme, caller)
+            command_of(name, comments[caller], rules.get((caller, name), 0), webhooks.get((caller, name), 0)),
+            **identity_of(acme, caller, name),
         )
         for caller, name in submitted
     }  # fmt: skip
@@ -244,8 +268,10 @@ def a_rule(connection: Connection, acme: Acme) -> int:
     return rule
 
 
-def command_of(name: str, comment: int, rule: int = 0) -> Command:
+def command_of(name: str, comment: int, rule: int = 0, webhook: int = 0) -> Command:
     body = dict(BODIES[name])
+    if body.get("id") == OWN_WEBHOOK:
+        body["id"] = webhook
     if body.get("id") == OWN_COMMENT:
         body["id"] = str(comment)
     if "alertRule" in body:

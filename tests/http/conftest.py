@@ -14,12 +14,13 @@ from sqlalchemy.engine import Engine
 from gateway.settings import GatewaySettings
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
+from models.base import new_id
 from models.directory.importer import import_directory
 from models.incidents.incident import incidents
-from tests.builders import NOW, an_alert_rule, an_incident
+from tests.builders import NOW, a_webhook, a_webhook_delivery, an_alert_rule, an_incident
 from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
-from tests.http.gateway_server import RULES, Gateway, Worker
+from tests.http.gateway_server import DELIVERY, RULES, SECRET, WEBHOOK, Gateway, Worker
 from tests.http.incident_list_requests import OpenIncident
 from tests.http.streams import incident_of
 from workers.stack.servers import EmbeddedServers
@@ -86,6 +87,16 @@ def rules(database: Database, acme: Acme) -> None:
 
 
 @pytest.fixture
+def webhook_deliveries(database: Database, acme: Acme) -> None:
+    """Webhooks 5001 to 5003, each with a finished delivery, whose id is :data:`DELIVERY` for the first one."""
+    with database.engine.begin() as connection:
+        for number in range(3):
+            webhook = a_webhook(connection, acme.organizations["acme"], id=WEBHOOK + number)
+            delivery = DELIVERY if number == 0 else new_id()
+            a_webhook_delivery(connection, webhook, id=delivery, state="delivered")
+
+
+@pytest.fixture
 def ledger(database: Database) -> Engine:
     """The engine for the test's database, to read the accepted commands."""
     return database.engine
@@ -121,7 +132,12 @@ def settings(servers: EmbeddedServers, database: Database) -> Callable[..., Gate
     """A function that builds settings for the gateway; its keyword arguments override fields."""
 
     def build(**facts: object) -> GatewaySettings:
-        known = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
+        known = {
+            "DATABASE_URL": database.url,
+            "BROKER_URL": servers.broker_url,
+            "REDIS_URL": servers.redis_url,
+            "secret": SECRET,
+        }
         return GatewaySettings(_env_file=None, **known | facts)  # type: ignore[call-arg, arg-type]
 
     return build

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -30,6 +31,12 @@ COMMANDS = f"{ACME}/commands/"
 A_COMMENT = {"comment": "Look at this."}
 RULES = range(1, 9)
 """The ids of the alert rules that the fixture ``rules`` inserts."""
+
+WEBHOOK, DELIVERY = 5_001, UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")
+"""The ids of the first webhook that the fixture ``webhook_deliveries`` inserts, and of the delivery to it."""
+
+SECRET = "a secret for these tests"
+"""The gateways' ``TOCSIN_SECRET``."""
 
 GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60, key_seconds=60)
 """Timeouts that even a slow machine does not reach. Tests of outages use the defaults in :class:`Timeouts`."""

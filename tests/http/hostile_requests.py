@@ -19,6 +19,7 @@ NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 EXISTING: Final = {
     "organization": "acme", "identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002",
+    "webhook": "1", "delivery": "01a224b3-4109-77a6-b7e9-0495fba1aaaa",
 }  # fmt: skip
 
 # Credentials that may neither write nor read streams.
@@ -50,6 +51,7 @@ VALID_FIELDS: Final[dict[str, Any]] = {
     "alertThreshold": 100, "triggers": [{"label": "critical", "alertThreshold": 100}], "type": "email",
     "targetType": "user", "targetIdentifier": "12", "project": "p1", "value": 101,
     "timestamp": "2026-11-23T10:00:00Z", "version": "4", "groupKey": "x", "alerts": [{"status": "firing"}],
+    "url": "https://93.184.215.14/", "events": ["*"],
 }  # fmt: skip
 
 JUNK: Final[list[Any]] = [
@@ -262,9 +264,11 @@ def _invalid_header(operation: Operation, chance: Random) -> Request:
 
 def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # Comments and projects, and the rule of a snooze or an observation, are looked up only by the worker.
+    # Comments, projects and webhooks, and the rule of a snooze or an observation, are looked up only by the worker.
     looked_up = (
-        set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
+        set(named)
+        - {"comment", "project", "webhook", "delivery"}
+        - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
     )
     invalid = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}
     names = {name: chance.choice(INVALID_PATH_SEGMENTS) for name in sorted(invalid)}

@@ -16,6 +16,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 
 from gateway.http.pagination import Cursor
+from models.notifications import network_guard
 from tasks.commands.fields import IN_THE_FUTURE, IN_THE_PAST
 from tasks.commands.incidents import ONLY_FOR_SERVICES
 from tasks.commands.preferences import EMPTY_QUIET_HOURS
@@ -25,8 +26,10 @@ from tests.http.gateway_server import Gateway
 # Headers that the server adds to every response.
 SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-request-id"}
 
-# Field errors that depend on who sends the request and when, not on its shape.
-CIRCUMSTANTIAL: Final = frozenset({ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST, EMPTY_QUIET_HOURS})
+# Field errors that depend on who sends the request and when, not on its shape, or on a URL's parts.
+CIRCUMSTANTIAL: Final = frozenset(
+    {ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST, EMPTY_QUIET_HOURS, *network_guard.URL_ERRORS}
+)
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.http.fuzz_settings import SEED, TIMES
-from tests.http.gateway_server import RULES, Gateway
+from tests.http.gateway_server import DELIVERY, RULES, WEBHOOK, Gateway
 from tests.http.hostile_requests import STREAM
 from tests.http.schemathesis_runner import Findings, make_config, run_schemathesis
 
@@ -22,7 +22,15 @@ MAX_STEPS: Final = 10
 EXAMPLES: Final = 10
 ROUNDS: Final = 20
 
-EXISTING: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
+EXISTING: Final = {
+    "identifier": "1",
+    "project": "p1",
+    "rule": "1",
+    "trigger": "1001",
+    "action": "1002",
+    "webhook": str(WEBHOOK),
+    "delivery": str(DELIVERY),
+}
 PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
 KNOWN: Final[dict[str, list[Any]]] = {
     "body.projects[*]": ["p1", "p2"],
@@ -30,6 +38,8 @@ KNOWN: Final[dict[str, list[Any]]] = {
     "body.mentions[*]": PEOPLE,
     "body.owner": PEOPLE,
     "body.aggregate": ["count()", "count_unique(user)"],
+    "body.url": ["https://93.184.215.14/hook"],
+    "body.events[*]": ["*", "incident.*", "command.dead"],
     "body.commands[*].projects[*]": ["p1", "p2"],
     "body.commands[*].mentions[*]": PEOPLE,
     "body.commands[*].incident": ["1", 1],
@@ -49,6 +59,8 @@ OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "create_action": {"rule": "7", "trigger": "7001"},
     "update_action": {"rule": "7", "trigger": "7001", "action": "7002"},
     "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
+    "update_webhook": {"webhook": str(WEBHOOK + 1)},
+    "delete_webhook": {"webhook": str(WEBHOOK + 2)},
 }
 """Path parameters by operation. Operations that change a rule have their own rules, so that others stay unchanged."""
 
@@ -95,7 +107,7 @@ CALLERS: Final = {
     "owner: triggers": Caller("dev-own", 800, r"alert rules .*/triggers/"),
     "owner: incidents": Caller("dev-own", 900, r"incidents "),
     "owner: the rest": Caller(
-        "dev-own", 850, r"alert rules .*/(snooze|observations)/|(commands|health|notifications|organizations) "
+        "dev-own", 850, r"alert rules .*/(snooze|observations)/|(commands|health|notifications|organizations|webhooks) "
     ),
     "service: alertmanager": Caller("dev-bot", 170, r"integrations ", acts_for=True),
     "service": Caller("dev-bot", 200, examples=2, acts_for=True),
@@ -133,6 +145,10 @@ _A_WARNING: Final[dict[str, Any]] = {
     "alertThreshold": {"enum": [50, 60.5]},
     "excludedProjects": {"const": []},
     "actions": {"const": []},
+}
+_A_WEBHOOK: Final[dict[str, Any]] = {
+    "url": {"enum": ["https://93.184.215.14/hook", "https://93.184.215.14/other"]},
+    "events": {"type": "array", "items": {"enum": ["*", "incident.*", "command.dead"]}, "minItems": 1},
 }
 LIFE_CYCLES: Final = {
     "incident": LifeCycle(
@@ -176,6 +192,15 @@ LIFE_CYCLES: Final = {
             "UpdateTrigger": _A_WARNING,
         },
         requests=170,
+    ),
+    "webhook": LifeCycle(
+        operations=frozenset({
+            "create_webhook", "read_webhook", "update_webhook", "rotate_secret", "send_test_event", "list_deliveries",
+            "delete_webhook", "read_command",
+        }),
+        starts=frozenset({"create_webhook"}),
+        schemas={"CreateWebhook": _A_WEBHOOK, "UpdateWebhook": _A_WEBHOOK},
+        requests=100,
     ),
 }  # fmt: skip
 
@@ -263,7 +288,7 @@ def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
-@pytest.mark.usefixtures("busy_worker", "rules")
+@pytest.mark.usefixtures("busy_worker", "rules", "webhook_deliveries")
 @pytest.mark.parametrize("name", CALLERS)
 def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway, name: str) -> None:
     caller = CALLERS[name]

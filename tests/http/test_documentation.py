@@ -15,9 +15,10 @@ from gateway.main import ENDPOINTS
 from gateway.pages.routes import PAGES
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
+from models.permissions import WEBHOOKS
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, DELIVERY, WEBHOOK, Gateway, Worker
 from tests.http.test_notifications import a_decision, a_notification
 
 PROBLEM = "application/problem+json"
@@ -73,6 +74,7 @@ def test_every_reference_in_the_openapi_document_resolves(gateway: Gateway) -> N
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
 
 
+@pytest.mark.usefixtures("webhook_deliveries")
 def test_responses_have_the_documented_fields(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
@@ -90,8 +92,10 @@ def test_responses_have_the_documented_fields(
         if "GET" not in endpoint.operations or endpoint.operations["GET"].is_stream:
             continue
         names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8, "notification": item["id"]}
+        names |= {"webhook": WEBHOOK, "delivery": DELIVERY}
         path = endpoint.path.format(organization="acme", identifier="1", command=command, **names)
-        response = gateway.get(path, by="dev-ops" if endpoint.ops_role else "dev-mem").json()
+        caller = "dev-own" if endpoint.permission is WEBHOOKS else "dev-ops" if endpoint.ops_role else "dev-mem"
+        response = gateway.get(path, by=caller).json()
         schema = document["paths"][endpoint.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         for each in response if "items" in schema else [response]:
             check_against_schema(each, schema.get("items", schema), document)

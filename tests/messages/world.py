@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import insert, select, update
 
@@ -15,16 +16,20 @@ from models.incidents.incident import incidents
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import events
 from models.messaging.subject import Subject
+from models.permissions import WEBHOOKS
 from tasks.commands.catalog import CATALOG, CommandSubmission
 from tasks.commands.comments import PostComment
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
-from tests.builders import NOW, an_alert_rule
+from tests.builders import NOW, a_webhook, a_webhook_delivery, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from workers.notify.notifier import Notifier
 
 COMMENT: Final = 1
 """The id of Ben's comment on incident 1."""
+
+WEBHOOK, DELIVERY = 5, UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")
+"""The ids of an active webhook and of a delivery to it."""
 
 RULE, TRIGGER, ACTION = 7, 8, 9
 """The ids of an alert rule on project p1, of its critical trigger, and of the trigger's action."""
@@ -34,7 +39,8 @@ class World:
     """The organization acme with everything that the samples refer to by id.
 
     Besides the directory of :class:`Acme`, there are an alert rule that is snoozed for everyone, a comment by Ben on
-    incident 1, and a comment by Mem that mentions Ben and team t1, with an item (id 1) for it in Ben's inbox.
+    incident 1, a comment by Mem that mentions Ben and team t1, with an item (id 1) for it in Ben's inbox, and a
+    webhook.
     """
 
     def __init__(self, harness: Harness, acme: Acme) -> None:
@@ -57,6 +63,9 @@ class World:
         harness.execute(_comment("Can you have a look?", "user:13", "team:21"), **acme.by("mem"))
         assert int(comment["id"]) == COMMENT
         self.plan()
+        with self.engine.begin() as connection:
+            a_webhook(connection, self.organization, id=WEBHOOK)
+            a_webhook_delivery(connection, WEBHOOK, id=DELIVERY)
 
     def plan(self) -> None:
         """Plan the notifications of all events."""
@@ -67,10 +76,11 @@ class World:
     def apply(self, type_: str, payload: Any) -> dict[str, Any]:
         """Accept a command with the given payload and apply it; return the command's row in the ledger.
 
-        Ben submits it, or the organization's service if the command is for services only.
+        Ben submits it, or the owner if Ben may not, or the service if the command is for services only.
         """
         entry = CATALOG[type_]
-        identity = self.acme.by("ben") if entry.for_people else self.acme.by_service()
+        person = "own" if entry.permission is WEBHOOKS else "ben"
+        identity = self.acme.by(person) if entry.for_people else self.acme.by_service()
         command = entry.command_class.model_validate(payload)
         subject = entry.subject(command, CommandSubmission(identity["organization"], identity["user"], new_id()))
         return self._apply(type_, payload, subject, identity)

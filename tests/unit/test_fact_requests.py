@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -256,6 +257,21 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
         a_request(rule_ids={4}, target_team_ids={22}, new_rule_ids=1),
     ),
     ("trigger_action.delete", {"alertRule": 4, "trigger": 7, "id": 8}, a_request(rule_ids={4})),
+    (
+        "webhook.create",
+        {"url": "https://example.com/", "events": ["*"]},
+        a_request(webhook_count_organization_ids={1}, new_webhook_ids=1),
+    ),
+    ("webhook.update", {"id": "5", "events": ["*"]}, a_request(webhook_ids={5})),
+    ("webhook.delete", {"id": "5"}, a_request(webhook_ids={5})),
+    ("webhook.delete", {"id": "x"}, a_request()),
+    ("webhook.rotate", {"id": 5}, a_request(webhook_ids={5})),
+    ("webhook.test", {"id": 5}, a_request(webhook_ids={5})),
+    (
+        "webhook.redeliver",
+        {"id": 5, "delivery": "01a224b3-4109-77a6-b7e9-0495fba1aaaa"},
+        a_request(webhook_ids={5}, webhook_delivery_ids={UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")}),
+    ),
     (
         "metric.observe",
         {"alertRule": 4, "project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},

@@ -220,7 +220,7 @@ class Applier:
         record_outcomes(connection, outcomes)
         result.finished = [outcome.id for outcome in outcomes]
         result.events = bool(changes.events)
-        result.deliveries = bool(changes.deliveries)
+        result.deliveries = changes.has_deliveries
         result.log_facts = {
             "commands": len(claimed),
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),

@@ -16,6 +16,7 @@ from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
 from models.notifications.notification import NewDecision
+from models.notifications.webhook import NewWebhookDelivery, Webhook
 from models.types import JSON
 from workers.batch.inbox_facts import Inbox
 from workers.batch.rule_facts import TriggerState
@@ -97,6 +98,17 @@ class ObservationChanges:
     trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class WebhookChanges:
+    """The changes to webhooks, by id, with the deliveries of tests, and the ids of deliveries to send again."""
+
+    created: dict[int, Webhook] = field(default_factory=dict)
+    updated: dict[int, Webhook] = field(default_factory=dict)
+    deleted: set[int] = field(default_factory=set)
+    tests: list[NewWebhookDelivery] = field(default_factory=list)
+    redelivered: set[UUID] = field(default_factory=set)
+
+
 class ReadSlice(NamedTuple):
     """The part of an inbox that a batch marks as read: the first ``most`` unread items up to the id ``up_to``."""
 
@@ -145,7 +157,13 @@ class Changes:
     preferences: dict[int, PreferenceChanges] = field(default_factory=dict)
     rules: RuleChanges = field(default_factory=RuleChanges)
     observed: ObservationChanges = field(default_factory=ObservationChanges)
+    webhooks: WebhookChanges = field(default_factory=WebhookChanges)
     decisions: list[NewDecision] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     follow_ups: list[NewCommand] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
+
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether the batch writes deliveries, or has some sent again."""
+        return bool(self.deliveries or self.webhooks.tests or self.webhooks.redelivered)

@@ -274,6 +274,14 @@ class CommandContext:
             incident_id=None if incident is None else incident.id,
         )
 
+    def test_event(self, event: Event, *, subject: str) -> tuple[UUID, dict[str, JSON]]:
+        """Return the id and the CloudEvent of an event that is sent to one recipient only, without emitting it.
+
+        It has the sequence number 0, because the subject's other recipients never see it.
+        """
+        id_ = new_id()
+        return id_, self._cloud_event(event, id_, subject=subject, sequence=0, about={})
+
     def follow_up(self, command: Command, *, user_id: int | None = None) -> None:
         """Add to the ledger, in the same transaction, a system command that follows from the current command.
 
@@ -287,16 +295,7 @@ class CommandContext:
         self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
     ) -> UUID:
         id_ = new_id()
-        body = cloud_event(
-            event,
-            id=id_,
-            organization=self.organization.slug,
-            subject=subject,
-            sequence=sequence,
-            time=self.accepted_at,
-            data=about | {"actor": self._actor_in_event(), "command": str(self.pending.row.id)},
-            traceparent=self.pending.row.traceparent,
-        )
+        body = self._cloud_event(event, id_, subject=subject, sequence=sequence, about=about)
         self.changes.events.append(
             NewEvent(
                 id=id_,
@@ -314,6 +313,20 @@ class CommandContext:
             )
         )
         return id_
+
+    def _cloud_event(
+        self, event: Event, id_: UUID, *, subject: str, sequence: int, about: dict[str, JSON]
+    ) -> dict[str, JSON]:
+        return cloud_event(
+            event,
+            id=id_,
+            organization=self.organization.slug,
+            subject=subject,
+            sequence=sequence,
+            time=self.accepted_at,
+            data=about | {"actor": self._actor_in_event(), "command": str(self.pending.row.id)},
+            traceparent=self.pending.row.traceparent,
+        )
 
     def _actor_in_event(self) -> JSON:
         if self.actor.kind is CallerKind.SYSTEM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
+from uuid import UUID
 
 from models.incidents import mentions
 from models.messaging.claims import ClaimedCommand
@@ -87,6 +88,10 @@ class FactRequest:
     target_team_ids: set[int] = field(default_factory=set)
     observed_projects: list[ObservedProject] = field(default_factory=list)
     action_recipients: bool = False
+    webhook_ids: set[int] = field(default_factory=set)
+    webhook_count_organization_ids: set[int] = field(default_factory=set)
+    webhook_delivery_ids: set[UUID] = field(default_factory=set)
+    new_webhook_ids: int = 0
     new_rule_ids: int = 0
     new_incident_ids: int = 0
     new_activity_ids: int = 0

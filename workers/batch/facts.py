@@ -26,6 +26,7 @@ from workers.batch.inbox_facts import Inbox, UnreadItems
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.preference_facts import PreferenceFacts
 from workers.batch.rule_facts import RuleFacts
+from workers.batch.webhook_facts import WebhookFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Facts:
     preferences: Mapping[int, PreferenceFacts]
     incident_numbers: IncidentNumbers
     rules: RuleFacts
+    webhooks: WebhookFacts
     new_incident_ids: list[int]
     new_activity_ids: list[int]
     open_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)

@@ -43,6 +43,7 @@ from workers.batch.facts import Facts, MemberFacts, TokenFacts
 from workers.batch.load_inbox import load_unread
 from workers.batch.load_preferences import load_preferences
 from workers.batch.load_rules import load_rule_facts
+from workers.batch.load_webhooks import load_webhook_facts
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
 
@@ -132,6 +133,8 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
     rules = load_rule_facts(connection, request, incidents)
     rules.new_ids = _draw_ids(connection, "alert_rules", request.new_rule_ids)
     _request_transition_ids(request, rules)
+    webhooks = load_webhook_facts(connection, request)
+    webhooks.new_ids = _draw_ids(connection, "webhooks", request.new_webhook_ids)
     people, user_ids_by_name = _load_people(connection, request)
     detailed = [incident.id for incident in incidents if _is_detailed(incident, request)]
     return Facts(
@@ -150,6 +153,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         preferences=preferences,
         incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
+        webhooks=webhooks,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
         new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
     )

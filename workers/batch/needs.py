@@ -15,6 +15,7 @@ from tasks.commands.notifications import ReadNotifications
 from tasks.commands.observations import ObserveMetric
 from tasks.commands.preferences import ReplacePreferences
 from tasks.commands.rule_fields import ActionSpec
+from tasks.commands.webhooks import Redeliver
 from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProject, PendingCommand
 
 C = TypeVar("C")
@@ -225,3 +226,28 @@ def rule_progress(request: FactRequest, pending: PendingCommand[ObserveMetric]) 
     request.observed_projects.append(
         ObservedProject(pending.organization_id, pending.command.alert_rule, pending.command.project)
     )
+
+
+# --- webhooks --------------------------------------------------------------------------------------------------
+
+
+class _OnWebhook(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+def webhook(request: FactRequest, pending: PendingCommand[_OnWebhook]) -> None:
+    """Request the webhook that the command names."""
+    if 0 < pending.command.id <= MAX_ID:
+        request.webhook_ids.add(pending.command.id)
+
+
+def new_webhook(request: FactRequest, pending: PendingCommand[object]) -> None:
+    """Request the number of the organization's webhooks, and an id for a new one."""
+    request.webhook_count_organization_ids.add(pending.organization_id)
+    request.new_webhook_ids += 1
+
+
+def webhook_delivery(request: FactRequest, pending: PendingCommand[Redeliver]) -> None:
+    """Request the delivery that the command names."""
+    request.webhook_delivery_ids.add(pending.command.delivery)

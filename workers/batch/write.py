@@ -22,6 +22,7 @@ from workers.batch.changes import Changes
 from workers.batch.write_observations import write_observations
 from workers.batch.write_preferences import write_preferences
 from workers.batch.write_rules import write_rules
+from workers.batch.write_webhooks import write_webhooks
 
 _INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
 _ACTIVITY_FIELDS: Final = tuple(column.name for column in ACTIVITY_COLUMNS if column.name != "mentions")
@@ -116,6 +117,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     write_observations(connection, changes.observed)
     insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
+    write_webhooks(connection, changes.webhooks)
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
 

@@ -20,6 +20,7 @@ from workers.handlers import (
     snoozes,
     subscriptions,
     triggers,
+    webhooks,
 )
 
 _MODULES: Final = (
@@ -34,6 +35,7 @@ _MODULES: Final = (
     snoozes,
     subscriptions,
     triggers,
+    webhooks,
 )
 
 HANDLERS: Final[dict[str, CommandHandler[Any]]] = {

@@ -168,6 +168,7 @@ def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:
         of_subject = list(group)
         if len(of_subject) == EVENTS_PER_SUBJECT:
             last = of_subject[-1].activity_id
-            of_subject = [event for event in of_subject if event.activity_id != last] or of_subject
+            if last is not None:
+                of_subject = [event for event in of_subject if event.activity_id != last] or of_subject
         complete += of_subject
     return complete

@@ -28,6 +28,7 @@ from tasks.events import CommentDeleted
 from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
 from workers.notify.deliveries import MessageRecipient, cancel_deliveries, plan_deliveries
+from workers.notify.destinations import write_destination_deliveries
 from workers.notify.inbox import RecipientDecision, write_notifications
 from workers.notify.queries import load_audiences
 
@@ -61,6 +62,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent], *, window: time
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences, muted))
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     subjects = command_ledger.accept_commands(connection, unsubscribes)
+    deliveries = write_destination_deliveries(connection, events)
     mark_processed(connection, PLANNING, [event.id for event in events])
     # Last, because other notifiers wait for the end of this transaction from here on.
     written = write_notifications(connection, decided)
@@ -70,7 +72,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent], *, window: time
         for each in decided
         if each.key in written or each.decision.rule == MUTED
     ]
-    deliveries = plan_deliveries(connection, recipients, window=window, now=now)
+    deliveries += plan_deliveries(connection, recipients, window=window, now=now)
     deleted = [event.activity_id for event in events if event.type == CommentDeleted.type]
     _retract(connection, deleted)
     cancel_deliveries(connection, deleted)

@@ -33,6 +33,7 @@ from tocsin_client.rule_commands import (
     UnsnoozeAlertRule,
     UpdateAlertRule,
 )
+from tocsin_client.webhooks import InvalidWebhook, verify_webhook
 
 __all__ = [
     "Action",
@@ -46,6 +47,7 @@ __all__ = [
     "EditComment",
     "Event",
     "Failed",
+    "InvalidWebhook",
     "MarkSeen",
     "MuteIncident",
     "ObserveMetric",
@@ -68,4 +70,5 @@ __all__ = [
     "UnsnoozeAlertRule",
     "Unsubscribe",
     "UpdateAlertRule",
+    "verify_webhook",
 ]

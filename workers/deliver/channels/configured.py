@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from models.notifications.network_guard import HostResolver, NetworkGuard
 from models.notifications.tickets import Tickets
+from models.notifications.webhook import SECRET_PURPOSE
+from models.secrets import SecretBox
 from workers.deliver.channel import Channel
 from workers.deliver.channels.email.channel import EmailChannel
+from workers.deliver.channels.webhook import WebhookChannel
+from workers.deliver.http_sender import HttpSender
 from workers.settings import WorkerSettings
 
 
@@ -15,5 +20,8 @@ def make_channels(settings: WorkerSettings) -> list[Channel]:
     """
     if not settings.secrets:
         return []
-    channels = [EmailChannel.from_settings(settings, Tickets(settings.secrets))]
-    return [channel for channel in channels if channel is not None]
+    sender = HttpSender(NetworkGuard(settings.allowed_networks), HostResolver())
+    channels: list[Channel] = [WebhookChannel(SecretBox(settings.secrets, SECRET_PURPOSE), sender)]
+    if email := EmailChannel.from_settings(settings, Tickets(settings.secrets)):
+        channels.append(email)
+    return channels
