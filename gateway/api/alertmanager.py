@@ -35,6 +35,14 @@ VERSION: Final = "4"
 DEFAULT_TITLE: Final = "Alert"
 """The title of an incident whose alerts have no summary and no name."""
 
+_GROUP_FIELDS: Final = frozenset(
+    {"version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels", "commonAnnotations"}
+    | {"externalURL", "alerts"}
+)
+_ALERT_FIELDS: Final = frozenset(
+    {"status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"}
+)
+
 
 def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
     """Return the command for an Alertmanager request body.
@@ -60,6 +68,18 @@ def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
     if len(command.model_dump_json().encode()) > BODY_LIMIT_BYTES:
         raise BodyTooLarge(BODY_LIMIT_BYTES)
     return command
+
+
+def unknown_fields(body: Mapping[str, JSON]) -> list[str]:
+    """Return the paths of the fields in a request body that Alertmanager does not send."""
+    alerts = body.get("alerts")
+    return [name for name in body if name not in _GROUP_FIELDS] + [
+        f"alerts/{index}/{name}"
+        for index, alert in enumerate(alerts if isinstance(alerts, list) else [])
+        if isinstance(alert, dict)
+        for name in alert
+        if name not in _ALERT_FIELDS
+    ]
 
 
 # --- the request body ------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from models.refusals import (
 from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
-from tasks.commands.fields import NOT_A_STRING, not_an_object
+from tasks.commands.fields import NOT_A_STRING, errors_of_unknown, not_an_object
 from tasks.commands.rule_fields import STRICT_CONTEXT
 
 MAX_ITEMS: Final = 1000
@@ -69,6 +69,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
         raise BodyTooLarge(BODY_LIMIT_BYTES)
     items = _validate_items(context, sources)
+    context.ignore_unknown([name for name in body if name != "commands"])
     return await submit_items(context, items, condition=condition, header_key=header_key)
 
 
@@ -160,7 +161,7 @@ def _validate_item(context: RequestContext, source: JSON) -> BulkItem:
     known = _ITEM_FIELDS | entry.command_class.wire_fields()
     if entry.is_conditional:
         known |= {"ifVersion"}
-    errors: dict[str, Any] = {name: ["Unknown field."] for name in source if name not in known}
+    errors: dict[str, Any] = errors_of_unknown(name for name in source if name not in known)
     key = source.get("idempotencyKey")
     if "idempotencyKey" in source and not is_idempotency_key(key):
         errors["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]

@@ -44,7 +44,7 @@ def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]
         headers["Command-Id"] = str(accepted[0].id)
     if all(command.is_replay for command in accepted):
         headers["Idempotent-Replayed"] = "true"
-    if applied := context.preference.applied_header:
+    if applied := context.preference.applied_to_wait:
         headers["Preference-Applied"] = applied
     return headers
 

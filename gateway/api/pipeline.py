@@ -20,7 +20,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import Endpoint
+from gateway.api.endpoint import Endpoint, parameter_names
 from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.parsing import (
@@ -31,16 +31,24 @@ from gateway.http.parsing import (
     require_identity_coding,
     require_json_type,
 )
+from gateway.http.prefer import STRICT_APPLIED
 from gateway.http.request_log import record_of
-from gateway.http.responses import HttpResponse, accepts_problem_json, error_response, refusal_response
+from gateway.http.responses import (
+    HttpResponse,
+    StreamedResponse,
+    accepts_problem_json,
+    error_response,
+    list_of_names,
+    refusal_response,
+)
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization_access, require_token_scope
-from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal
+from models.refusals import Forbidden, InvalidFields, MethodNotAllowed, Refusal, StringRefusal
 
 _OPS_RANKS: Final[Mapping[OpsRole, int]] = {role: rank for rank, role in enumerate(OpsRole)}
 _EXPOSED_HEADERS: Final = (
-    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate,"
-    " X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
+    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, Tocsin-Ignored,"
+    " WWW-Authenticate, X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
 )
 _ALLOWED_HEADERS: Final = (
     "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer,"
@@ -56,6 +64,7 @@ class EndpointPipeline:
     def __init__(self, endpoint: Endpoint, container: Container) -> None:
         self._endpoint = endpoint
         self._container = container
+        self._parameters = {method: parameter_names(each) for method, each in endpoint.operations.items()}
         self._methods = (*endpoint.operations, *(["HEAD"] if "GET" in endpoint.operations else []), "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,11 +125,30 @@ class EndpointPipeline:
             credential=credential,
             deadline=deadline,
             record=record,
+            known_parameters=self._parameters[method],
         )
+        try:
+            response = await self._operate(context)
+        except Refusal as refusal:
+            response = refusal_response(refusal, problem=accepts_problem_json(headers.joined(b"accept")))
+        _add_handling_headers(response, context)
+        return response
+
+    async def _operate(self, context: RequestContext) -> HttpResponse:
+        method = context.method
         if self._endpoint.permission is not None:
             # Checks 7 to 9.
-            require_organization_access(caller.actor, context.organization, self._endpoint.permission, method)
-        return await self._endpoint.operations[method].handle(context)
+            require_organization_access(context.actor, context.organization, self._endpoint.permission, method)
+        response = await self._endpoint.operations[method].handle(context)
+        if method == "GET" and context.unknown_parameters and response.status < 400:
+            # Only now, because only a caller who may read the resource may learn what is wrong with the request. Other
+            # methods change something, so they call `ignore_unknown` themselves, before they do so.
+            try:
+                context.ignore_unknown(())
+            except InvalidFields:
+                _close(response)
+                raise
+        return response
 
     def _require_method_and_scope(self, caller: Caller, method: str) -> None:
         # Checks 4 to 6.
@@ -159,6 +187,14 @@ class EndpointPipeline:
         return method if method in self._methods else "other"
 
 
+def _add_handling_headers(response: HttpResponse, context: RequestContext) -> None:
+    if context.preference.is_strict:
+        applied = response.headers.get("Preference-Applied")
+        response.headers["Preference-Applied"] = f"{applied}, {STRICT_APPLIED}" if applied else STRICT_APPLIED
+    if context.ignored:
+        response.headers["Tocsin-Ignored"] = list_of_names(context.ignored)
+
+
 def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed: bool) -> None:
     if origin is None and "Access-Control-Allow-Methods" not in response.headers:
         return
@@ -166,6 +202,11 @@ def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed:
     if is_allowed:
         response.headers["Access-Control-Allow-Origin"] = origin or "*"
         response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+
+
+def _close(response: HttpResponse) -> None:
+    if isinstance(response, StreamedResponse):
+        response.source.close()
 
 
 def _possible_name(scope: Scope) -> str | None:

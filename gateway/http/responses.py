@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
+from urllib.parse import quote
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -135,6 +136,32 @@ def conditional_response(value: JSON, *, version: int, if_none_match: str | None
 def _matches(if_none_match: str, tag: str) -> bool:
     # Weak comparison, RFC 9110 §8.8.3.2.
     return any(each.strip().removeprefix("W/") in ("*", tag) for each in if_none_match.split(","))
+
+
+MAX_NAMES_LENGTH: Final = 1000
+MAX_NAME_LENGTH: Final = 100
+
+
+def list_of_names(names: Sequence[str]) -> str:
+    """Return names as a header's value, separated by commas, without repetitions.
+
+    Whatever could end a name or the header is percent-encoded. ``...`` stands for the end of a name that is longer than
+    :data:`MAX_NAME_LENGTH`, and for the names for which :data:`MAX_NAMES_LENGTH` characters do not suffice.
+    """
+    listed: list[str] = []
+    length = 0
+    for name in map(_quoted, dict.fromkeys(names)):
+        length += len(name) + 2
+        if length > MAX_NAMES_LENGTH:
+            listed.append("...")
+            break
+        listed.append(name)
+    return ", ".join(listed)
+
+
+def _quoted(name: str) -> str:
+    shown = name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH] + "..."
+    return quote(shown, safe="/$@[]:", errors="replace")
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

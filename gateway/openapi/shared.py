@@ -44,6 +44,11 @@ RESPONSE_HEADERS: Final = {
     "Link": _response_header("The previous and the next page, with rel, results and cursor."),
     "Location": _response_header("Path of the accepted command.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
     "Preference-Applied": _response_header("The preferences of Prefer that were applied."),
+    "Tocsin-Ignored": _response_header(
+        "The body fields (nested ones as a path) and query parameters that were ignored because they are unknown."
+        " Separated by commas, percent-encoded, cut with ... after 1,000 characters.",
+        maxLength=1100,
+    ),
     "Retry-After": _response_header("Seconds to wait before the next attempt.", pattern="^[0-9]+$"),
     "WWW-Authenticate": _response_header("The authentication scheme.", const="Bearer"),
     "Accept-Encoding": _response_header("The only coding of a body, if it has another.", const="identity"),
@@ -64,6 +69,8 @@ CORS_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Hea
 """The headers of a response to a request with an ``Origin`` header."""
 
 EVERY_RESPONSE_HEADERS: Final = ("X-Request-Id",)
+HANDLING_HEADERS: Final = ("Preference-Applied", "Tocsin-Ignored")
+"""The headers that say how unknown body fields and query parameters were handled."""
 
 
 def _link(operation: str, description: str, **parameters: str) -> Json:
@@ -152,8 +159,9 @@ HEADER_PARAMETERS: Final = {
     "Act-As": _header("Act-As", "user:ID, the member whom a service acts for.", pattern="^user:[0-9]+$"),
     "Prefer": _header(
         "Prefer",
-        "respond-async responds at once; wait=N waits up to N seconds (0 to 30).",
-        examples=["respond-async", "wait=5"],
+        "respond-async responds at once; wait=N waits up to N seconds (0 to 30). These two are for commands and for"
+        " reading one. handling=strict refuses unknown body fields and query parameters with 400.",
+        examples=["respond-async", "wait=5", "handling=strict"],
     ),
     "Idempotency-Key": _header(
         "Idempotency-Key",

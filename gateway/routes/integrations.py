@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.api.alertmanager import parse_alert_group
+from gateway.api.alertmanager import parse_alert_group, unknown_fields
 from gateway.api.bulk import BulkItem, submit_items
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
@@ -21,6 +21,7 @@ async def receive_alerts(context: RequestContext) -> HttpResponse:
     key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
     body = require_object(await context.json_body())
     item = BulkItem(entry, await context.offload(parse_alert_group, body))
+    context.ignore_unknown(unknown_fields(body))
     return await submit_items(context, [item], condition=condition, header_key=key)
 
 

@@ -54,15 +54,17 @@ class _Client(Generic[Http]):
         organization: str,
         act_as: int | None = None,
         patience_seconds: float = 60.0,
+        strict: bool = True,
         http: Http | None = None,
     ) -> None:
         """Set up a client for one organization, given by its slug.
 
         ``act_as`` is the id of the member for whom a service acts. A request that no server accepts is retried for
-        ``patience_seconds``. ``http`` is the HTTP client to use, for example one with TLS settings; :meth:`close`
+        ``patience_seconds``. If ``strict`` is false, fields of commands that the server does not know are ignored
+        instead of refused. ``http`` is the HTTP client to use, for example one with TLS settings; :meth:`close`
         closes it.
         """
-        self._protocol = HttpProtocol(token, organization, act_as, patience_seconds)
+        self._protocol = HttpProtocol(token, organization, act_as, patience_seconds, strict)
         self._base_url = base_url.rstrip("/")
         self._http: Http = http or self._make_http()
 
