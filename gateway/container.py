@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
+from gateway.http.public_url import PublicUrl
 from gateway.ledger.acceptance import CommandAcceptor
 from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.metrics import Metrics
@@ -53,6 +54,7 @@ class Container:
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:
         self.settings = settings
         self.timeouts = timeouts
+        self.public_url = PublicUrl(settings.public_url, settings.trusted_networks)
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
         self.broker: Celery = make_app(settings)
@@ -79,7 +81,6 @@ class Container:
             self.authenticator,
             wake_url=settings.wake_url,
             seconds=timeouts.read_seconds,
-            site_url=settings.public_url or "",
         )
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)

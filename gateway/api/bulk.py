@@ -96,7 +96,7 @@ async def submit_items(
         commands = [finished_json(context, outcomes[each.id]) for each in accepted]
         return json_response(200, {"commands": [commands[index] for index in indexes]}, headers)
     commands = [accepted_json(context, each) for each in accepted]
-    headers |= pending_headers(accepted)
+    headers |= pending_headers(context, accepted)
     return json_response(202, {"commands": [commands[index] for index in indexes]}, headers)
 
 

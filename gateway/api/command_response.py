@@ -25,7 +25,7 @@ def command_response(context: RequestContext, accepted: AcceptedCommand, outcome
     """Return a command's outcome as a response, or 202 with the command if it is not finished."""
     headers = command_headers(context, [accepted])
     if outcome is None:
-        return json_response(202, accepted_json(context, accepted), headers | pending_headers([accepted]))
+        return json_response(202, accepted_json(context, accepted), headers | pending_headers(context, [accepted]))
     problem = accepts_problem_json(context.headers.joined(b"accept"))
     if outcome.status is None:
         # The command is dead or discarded. Its id serves as the error id, by which operators find it.
@@ -49,11 +49,11 @@ def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]
     return headers
 
 
-def pending_headers(accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
+def pending_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
     """Return the additional headers for a 202: when to poll for the outcome and, for a single command, at which URL."""
     headers = {"Retry-After": "1"}
     if len(accepted) == 1:
-        headers["Location"] = f"/api/0/commands/{accepted[0].id}/"
+        headers["Location"] = f"{context.base_url}/api/0/commands/{accepted[0].id}/"
     return headers
 
 

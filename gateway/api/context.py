@@ -32,11 +32,12 @@ Result = TypeVar("Result")
 class RequestContext:
     """A request that has passed the pipeline's checks.
 
-    ``path_parameters`` are decoded. ``act_as`` is the user id in ``Act-As``, or 0 if the header names no possible user.
-    ``credential`` is the credential by which ``caller`` was looked up. ``deadline`` is the event-loop time by which a
-    command must be accepted. ``record`` holds the request id and the details that the request's log line will contain.
-    ``known_parameters`` are the names of the operation's query parameters. ``ignored`` collects the names of the body
-    fields and query parameters that were ignored because nobody knows them.
+    ``base_url`` is the start of the gateway's absolute URLs. ``path_parameters`` are decoded. ``act_as`` is the
+    user id in ``Act-As``, or 0 if the header names no possible user. ``credential`` is the credential by which
+    ``caller`` was looked up. ``deadline`` is the event-loop time by which a command must be accepted. ``record``
+    holds the request id and the details that the request's log line will contain. ``known_parameters`` are the
+    names of the operation's query parameters. ``ignored`` collects the names of the body fields and query
+    parameters that were ignored because nobody knows them.
     """
 
     container: Container

@@ -32,6 +32,7 @@ from gateway.http.parsing import (
     require_json_type,
 )
 from gateway.http.prefer import STRICT_APPLIED
+from gateway.http.public_url import origin_of
 from gateway.http.request_log import record_of
 from gateway.http.responses import (
     HttpResponse,
@@ -74,7 +75,7 @@ class EndpointPipeline:
         headers = Headers(scope["headers"])
         problem = False
         origin = headers.get(b"origin")
-        is_allowed = origin is None or self._origin_allowed(origin, headers)
+        is_allowed = origin is None or self._origin_allowed(origin, scope, headers)
         try:
             problem = accepts_problem_json(headers.joined(b"accept"))
             if scope["method"] == "OPTIONS":
@@ -115,7 +116,7 @@ class EndpointPipeline:
             container=self._container,
             method=method,
             path=scope["path"],
-            base_url=_base_url(scope, headers),
+            base_url=self._container.public_url.of_request(scope, headers),
             path_parameters=scope["path_params"],
             query_string=scope["query_string"],
             headers=headers,
@@ -173,13 +174,12 @@ class EndpointPipeline:
             },
         )
 
-    def _origin_allowed(self, origin: str, headers: Headers) -> bool:
+    def _origin_allowed(self, origin: str, scope: Scope, headers: Headers) -> bool:
         origin = origin.lower()
-        settings = self._container.settings
+        allowed = self._container.settings.allowed_origins
         own = {f"{scheme}://{(headers.get(b'host') or '').lower()}" for scheme in ("http", "https")}
-        return (
-            origin in own or origin == settings.public_origin or not settings.allowed_origins.isdisjoint({origin, "*"})
-        )
+        own.add(origin_of(self._container.public_url.of_request(scope, headers)))
+        return origin in own or not allowed.isdisjoint({origin, "*"})
 
     def _method_label(self, scope: Scope) -> str:
         # Callers may send any word as a method. Unknown methods share a label, so that the number of labels is limited.
@@ -220,14 +220,6 @@ def _require_ops_role(caller: Caller, least: OpsRole) -> None:
         raise Forbidden
     if _OPS_RANKS[caller.ops_role] < _OPS_RANKS[least]:
         raise Forbidden
-
-
-def _base_url(scope: Scope, headers: Headers) -> str:
-    host = headers.get(b"host")
-    if not host:
-        name, port = scope.get("server") or ("localhost", None)
-        host = f"{name}:{port}" if port else str(name)
-    return f"{scope['scheme']}://{host}"
 
 
 def _internal_error(*, problem: bool) -> HttpResponse:

@@ -42,7 +42,9 @@ RESPONSE_HEADERS: Final = {
     "ETag": _response_header('"<version>-<digest of the body>"', pattern='^"[0-9]+-[0-9a-f]{16}"$'),
     "Idempotent-Replayed": _response_header("An earlier request with this key was accepted.", const="true"),
     "Link": _response_header("The previous and the next page, with rel, results and cursor."),
-    "Location": _response_header("Path of the accepted command.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
+    "Location": _response_header(
+        "URL of the accepted command.", pattern="^https?://[^ ]+/api/0/commands/[0-9a-f-]{36}/$"
+    ),
     "Preference-Applied": _response_header("The preferences of Prefer that were applied."),
     "Tocsin-Ignored": _response_header(
         "The body fields (nested ones as a path) and query parameters that were ignored because they are unknown."

@@ -134,7 +134,7 @@ def parse_part(kind: type[_P], value: JSON, context: ValidationContext | None) -
     if context and "names" in context:
         context["names"].extend(f"{context['path']}{name}" for name in unknown)
     elif context:
-        errors = errors_of_unknown(unknown)
+        errors = errors_of_unknown(in_camel_case(dict.fromkeys(unknown)))
     try:
         read = kind.model_validate(value, context=dict(context or {}))
     except ValidationError as invalid:

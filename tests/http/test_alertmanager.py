@@ -51,7 +51,7 @@ def test_an_alert_group_is_acknowledged_as_soon_as_it_is_in_the_ledger(gateway: 
 
     [command] = response.json()["commands"]
     assert (response.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
-    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["location"] == f"{gateway.url}/api/0/commands/{command['id']}/"
     assert response.headers["command-id"] == command["id"]
     assert gateway.get(response.headers["location"], by="dev-bot").json() == command
 
