@@ -251,7 +251,7 @@ def require_service(actor: Actor) -> None:
     :raises Forbidden: when the actor is a person, an API key, or a service that acts for a person.
     """
     if (actor.kind is not CallerKind.SERVICE or actor.is_person) and actor.kind is not CallerKind.SYSTEM:
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.KEY_NOT_ALLOWED if actor.kind is CallerKind.KEY else None)
 
 
 def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:

@@ -132,12 +132,23 @@ class MalformedRequest(Refusal):
 
 
 class InvalidFields(Refusal):
-    """400: the request can be parsed but contains invalid values. The body lists the errors by field."""
+    """400: the request can be parsed but contains invalid values. The body lists the errors by field.
+
+    ``reasons`` are more precise errors, as pairs of a JSON pointer and a sentence, for the RFC 9457 form.
+    """
 
     status = 400
 
-    def __init__(self, fields: Mapping[str, JSON]) -> None:
+    def __init__(self, fields: Mapping[str, JSON], reasons: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(dict(fields))
+        self.reasons = tuple(reasons)
+
+    @property
+    def problem_members(self) -> Mapping[str, JSON]:
+        """The precise reasons as ``errors``, if there are any."""
+        if not self.reasons:
+            return {}
+        return {"errors": [{"pointer": pointer, "detail": detail} for pointer, detail in self.reasons]}
 
 
 class StringRefusal(Refusal):

@@ -33,7 +33,10 @@ def command_response(context: RequestContext, accepted: AcceptedCommand, outcome
     if outcome.body is None:
         return HttpResponse(outcome.status, headers=headers)
     if outcome.status >= 400:
-        return error_response(outcome.status, orjson.loads(outcome.body), headers, problem=problem)
+        members = orjson.loads(outcome.problem) if outcome.problem else {}
+        return error_response(
+            outcome.status, orjson.loads(outcome.body), headers, problem=problem, problem_members=members
+        )
     return HttpResponse(outcome.status, encode_json(raw_json(outcome.body)), headers)
 
 

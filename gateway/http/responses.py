@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -169,17 +170,26 @@ def _quoted(name: str) -> str:
 
 def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
     """Return a refusal as a response, in the format of RFC 9457 if ``problem`` is true."""
-    if not problem:
-        return json_response(refusal.status, refusal.body, refusal.headers)
-    details = problem_details(refusal.status, refusal.body) | dict(refusal.problem_members)
-    return HttpResponse(refusal.status, encode_json(details), dict(refusal.headers), PROBLEM_TYPE)
+    members = refusal.problem_members
+    return error_response(refusal.status, refusal.body, refusal.headers, problem=problem, problem_members=members)
 
 
-def error_response(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
-    """Return an error as a response, in the format of RFC 9457 if ``problem`` is true."""
+def error_response(
+    status: int,
+    body: JSON,
+    headers: Mapping[str, str] | None = None,
+    *,
+    problem: bool,
+    problem_members: Mapping[str, JSON] = MappingProxyType({}),
+) -> HttpResponse:
+    """Return an error as a response, in the format of RFC 9457 if ``problem`` is true.
+
+    ``problem_members`` replace members of the latter, or are added to them.
+    """
     if not problem:
         return json_response(status, body, headers)
-    return HttpResponse(status, encode_json(problem_details(status, body)), dict(headers or {}), PROBLEM_TYPE)
+    details = problem_details(status, body) | dict(problem_members)
+    return HttpResponse(status, encode_json(details), dict(headers or {}), PROBLEM_TYPE)
 
 
 def accepts_problem_json(accept: str | None) -> bool:

@@ -25,7 +25,7 @@ from models.policy import (
     is_listed_by_default,
     require_team_access,
 )
-from models.refusals import Forbidden, MalformedRequest, NotFound, StringRefusal
+from models.refusals import Forbidden, ForbiddenCode, MalformedRequest, NotFound, StringRefusal
 from models.types import MAX_ID
 from tasks.commands.fields import identifier
 
@@ -180,7 +180,7 @@ def selected_projects(
 
 def _ids_of(names: Collection[Any], accessible: Mapping[Any, int]) -> tuple[int, ...]:
     if not accessible.keys() >= set(names):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return tuple(sorted(accessible[name] for name in names))
 
 

@@ -28,6 +28,7 @@ from models.policy import (
     OrganizationFacts,
     may_read,
     require_organization_access,
+    require_person,
     require_project_access,
     require_valid_credential,
 )
@@ -99,6 +100,7 @@ class CommandContext:
 
         :raises Forbidden: if the actor is not a person and does not act for one.
         """
+        require_person(self.actor)
         if self.actor.user_id is None:
             raise Forbidden
         return self.facts.people[self.actor.user_id]

@@ -6,7 +6,7 @@ earlier commands of its batch have done. Nothing here makes a decision.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -69,7 +69,7 @@ class Facts:
     tokens: Mapping[int, TokenFacts]
     organizations: Mapping[int, OrganizationFacts]
     people: Mapping[int, Person]
-    user_ids_by_name: Mapping[str, int]
+    user_ids_by_name: Mapping[str, Sequence[int]]
     members: Mapping[tuple[int, int], MemberFacts]
     mentioned_teams: Mapping[int, MentionedTeam]
     projects: Mapping[int, NamedProject]
@@ -197,13 +197,9 @@ class BatchMentionFacts:
     facts: Facts
     organization_id: int
 
-    def user_named(self, name: str) -> int | None:
+    def users_named(self, name: str) -> Sequence[int]:
         """See :class:`models.incidents.mentions.MentionFacts`."""
-        return self.facts.user_ids_by_name.get(name)
-
-    def user_exists(self, user: int) -> bool:
-        """See :class:`models.incidents.mentions.MentionFacts`."""
-        return user in self.facts.people
+        return self.facts.user_ids_by_name.get(name, ())
 
     def teams_ever(self, user: int) -> Set[int] | None:
         """See :class:`models.incidents.mentions.MentionFacts`."""

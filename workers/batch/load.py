@@ -27,7 +27,7 @@ from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, Role
 from models.incidents.activity import Activity
 from models.incidents.incident import IS_OPEN, Incident
-from models.incidents.mentions import MentionedTeam
+from models.incidents.mentions import MentionedTeam, ids_by_name
 from models.incidents.queries import (
     ACTIVITY_COLUMNS,
     INCIDENT_COLUMNS,
@@ -241,17 +241,13 @@ def _load_projects(
     return {row.id: project_from_row(row) for row in rows}
 
 
-def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, int]]:
+def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, tuple[int, ...]]]:
     people: dict[int, Person] = {}
-    names: dict[str, int] = {}
     rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(request.user_ids), "names": list(request.user_names)})
     everyone = [person_from_row(row) for row in rows]
-    # The last one wins: active accounts over inactive ones, older over newer ones, usernames over e-mail addresses.
     for person in everyone:
         people[person.id] = person
-        names[person.email.lower()] = person.id
-    names.update((person.username.lower(), person.id) for person in everyone)
-    return people, names
+    return people, ids_by_name((person.id, person.username, person.email) for person in everyone)
 
 
 def _load_members(
