@@ -12,10 +12,12 @@ from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
 from gateway.http.public_url import PublicUrl
 from gateway.ledger.acceptance import CommandAcceptor
+from gateway.ledger.cancellation import CommandCanceller
 from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.metrics import Metrics
 from gateway.rate_limit import RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
+from gateway.reads.command_outcomes import CommandOutcomes
 from gateway.reads.comment_preview import CommentPreview
 from gateway.reads.database import QueryRunner
 from gateway.reads.incident_list import IncidentList
@@ -68,9 +70,11 @@ class Container:
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
         self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self.hint_publisher, timeout_seconds=seconds)
+        self.canceller = CommandCanceller(self._ledger, self.hint_publisher)
         self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
+        self.command_outcomes = CommandOutcomes(runner)
         self.incident_list = IncidentList(runner)
         self.previews = CommentPreview(runner)
         self.decisions = DecisionQueries(runner)

@@ -77,5 +77,8 @@ PROJECTS: Final = Permission(
     "projects", {"GET": _ORGANIZATION_READ | {"project:read", "project:write", "project:admin"}}
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
-COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
-"""The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""
+COMMANDS: Final = Permission("commands", dict.fromkeys(("GET", "POST"), MEMBER_SCOPES | _INCIDENT_READ))
+"""The permission for the list of commands and for the bulk endpoint.
+
+Every item of a bulk request is also checked against the permission for its own endpoint.
+"""

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
+from gateway.api.command_response import (
+    accepted_json,
+    command_headers,
+    finished_json,
+    pending_headers,
+    refusals_of_replays,
+)
 from gateway.api.context import RequestContext
 from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command, with_condition
 from gateway.http.parsing import (
@@ -93,7 +99,8 @@ async def submit_items(
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
     headers = command_headers(context, accepted)
     if outcomes is not None:
-        commands = [finished_json(context, outcomes[each.id]) for each in accepted]
+        refusals = await refusals_of_replays(context, accepted, outcomes)
+        commands = [finished_json(context, outcomes[each.id], is_readable=each.id not in refusals) for each in accepted]
         return json_response(200, {"commands": [commands[index] for index in indexes]}, headers)
     commands = [accepted_json(context, each) for each in accepted]
     headers |= pending_headers(context, accepted)

@@ -16,7 +16,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from gateway.api.access import require_incident
-from gateway.api.command_response import command_response
+from gateway.api.command_response import command_response, refusals_of_replays
 from gateway.api.context import RequestContext
 from gateway.http.json_digest import json_digest
 from gateway.http.parsing import (
@@ -98,6 +98,9 @@ async def submit_command(
         keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
     submission = Submission((row,), keys)
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
+    if outcomes is not None:
+        for refusal in (await refusals_of_replays(context, accepted, outcomes)).values():
+            raise refusal
     return command_response(context, accepted[0], None if outcomes is None else outcomes[accepted[0].id])
 
 

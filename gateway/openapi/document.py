@@ -141,7 +141,8 @@ def _refusals(endpoint: Endpoint, operation: Operation) -> list[int]:
     if endpoint.permission is not None or "{" in endpoint.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429, *operation.refusals}
+        statuses |= {409, 412, 422, 429}
+    statuses.update(operation.refusals)
     return sorted(statuses)
 
 

@@ -37,6 +37,7 @@ from models.serializers.incidents import IncidentRule, incident_details_json, in
 from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG
+from tasks.commands.fields import dedup_key_of
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
 from workers.batch.fact_request import PendingCommand
@@ -108,6 +109,8 @@ class CommandContext:
     def require_incident(self, reference: str) -> Incident:
         """Return the incident that the reference identifies, after checks 10 and 11 (docs/messages.md).
 
+        A deduplication key of an incident that the actor cannot access is unknown, like any other key.
+
         :raises NotFound: if the organization has no such incident, or had none when the command was accepted.
         :raises Forbidden: if the actor has access to none of the incident's projects.
         """
@@ -115,7 +118,12 @@ class CommandContext:
         # The command has another subject if the incident did not exist yet when the command was accepted.
         if incident is None or str(incident.subject) != self.pending.row.subject:
             raise NotFound
-        self.require_access(incident)
+        try:
+            self.require_access(incident)
+        except Forbidden:
+            if dedup_key_of(reference) is not None:
+                raise NotFound from None
+            raise
         return incident
 
     def require_access(self, incident: Incident) -> None:
