@@ -245,6 +245,16 @@ def require_person(actor: Actor) -> None:
         raise Forbidden(code=codes.get(actor.kind))
 
 
+def require_may_explain(actor: Actor, user: int) -> None:
+    """Require that the actor may read why this person was, or was not, notified: of themselves, or as a manager.
+
+    :raises Forbidden: when the actor is neither the person nor a manager or owner of the organization.
+    """
+    require_person(actor)
+    if actor.user_id != user and actor.role not in GLOBAL_ROLES:
+        raise Forbidden
+
+
 def require_service(actor: Actor) -> None:
     """Require a service that acts as itself, not for a person.
 

@@ -15,6 +15,17 @@ from tests.conftest import Database
 from workers.notify.notifier import Notifier
 
 
+def a_notifier(engine: Engine) -> Notifier:
+    return Notifier(engine, broker_settings(UNREACHABLE_BROKER))
+
+
+def plan_everything(engine: Engine) -> None:
+    """Plan all events that wait for it."""
+    notifier = a_notifier(engine)
+    while notifier.plan_batch():
+        pass
+
+
 @dataclass
 class Scene:
     """An organization with a project, the project's team, an incident, and a team member who writes the comments."""
@@ -32,12 +43,10 @@ class Scene:
             return a_comment(connection, self.incident, by=self.author, **comment)
 
     def notifier(self) -> Notifier:
-        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
+        return a_notifier(self.engine)
 
     def plan(self) -> None:
-        notifier = self.notifier()
-        while notifier.plan_batch():
-            pass
+        plan_everything(self.engine)
 
     def notified(self) -> dict[int, str]:
         """Return the reason for each person's inbox item, by user id."""

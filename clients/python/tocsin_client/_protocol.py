@@ -183,6 +183,12 @@ class HttpProtocol:
         body = yield from self.read(f"notifications/{quote(notification, safe='')}/explain/", {})
         return [Decision.from_json(each) for each in body["decisions"]]
 
+    def explain_incident(self, incident: str, *, user: int | None) -> Flow[list[Decision]]:
+        """Read the decisions about a person and an incident."""
+        query = {} if user is None else {"user": user}
+        body = yield from self.read(f"incidents/{quote(incident, safe='')}/explain/", query)
+        return [Decision.from_json(each) for each in body["decisions"]]
+
     def path(self, suffix: str) -> str:
         """Return the path of one of the organization's resources."""
         return f"/api/0/organizations/{quote(self.organization, safe='')}/{suffix}"

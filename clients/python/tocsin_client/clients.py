@@ -134,6 +134,18 @@ class _Client(Generic[Http]):
         """
         return self._protocol.explain(str(notification))
 
+    @_run_flow
+    def explain_incident(self, incident: int | str, *, user: int | None = None) -> Flow[list[Decision]]:
+        """Return why a person was, or was not, notified of an incident's comments and status changes, newest first.
+
+        ``incident`` is the incident's number. ``user`` is a person's id; only managers and owners may ask for others.
+        Without it, the decisions are those about the caller.
+
+        :raises Refused: if there is no such incident or person, or if the caller may not ask.
+        :raises Unreachable: if no server responded.
+        """
+        return self._protocol.explain_incident(str(incident), user=user)
+
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Return the request's arguments for ``httpx2.Client.request`` and ``stream``."""
         return {
