@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
+from gateway.http.parsing import BODY_PART_SECONDS
 from gateway.http.public_url import PublicUrl
 from gateway.ledger.acceptance import CommandAcceptor
 from gateway.ledger.cancellation import CommandCanceller
@@ -35,15 +36,17 @@ from tasks.broker.hint_publisher import HintPublisher
 class Timeouts:
     """The time limits after which a request is refused with 503.
 
-    ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command get
-    the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free pooled
-    connection. ``key_seconds`` limits how long a batch waits for an idempotency key that is in use.
+    ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command
+    get the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free
+    pooled connection. ``body_part_seconds`` limits the wait for each part of a body (408). ``key_seconds`` limits
+    how long a batch waits for an idempotency key that is in use.
     """
 
     acceptance_seconds: float = 0.8
     read_seconds: float = 5.0
     pool_seconds: float = 0.3
     key_seconds: float = 0.25
+    body_part_seconds: float = BODY_PART_SECONDS
 
 
 class Container:

@@ -23,6 +23,7 @@ from starlette.routing import Match, Route
 from gateway.api.endpoint import Endpoint
 from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
+from gateway.http.bounded_protocol import BoundedProtocol
 from gateway.http.parsing import Headers
 from gateway.http.request_log import RequestLog
 from gateway.http.request_target import RequestTarget
@@ -140,7 +141,7 @@ def server_config(app: Starlette, settings: GatewaySettings, **options: Any) -> 
         app,
         **{"timeout_graceful_shutdown": STOP_SECONDS, **options},
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

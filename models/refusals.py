@@ -8,7 +8,8 @@ command is retried and, after five failed attempts or five timeouts, becomes dea
     ├── Unauthenticated 401       ├── Conflict 409
     ├── Forbidden 403             ├── StaleVersion 412
     ├── NotFound 404              ├── BodyTooLarge 413
-    ├── MethodNotAllowed 405      ├── UnsupportedMediaType 415
+    ├── MethodNotAllowed 405      ├── UriTooLong 414
+    ├── RequestTimedOut 408       ├── UnsupportedMediaType 415
     ├── Gone 410                  ├── UnsupportedContentCoding 415
     ├── MalformedRequest 400      ├── IdempotencyKeyReused 422
     ├── InvalidFields 400         ├── TooManyRequests 429
@@ -194,6 +195,29 @@ class StaleVersion(Refusal):
 
     def __init__(self) -> None:
         super().__init__({"detail": "The resource has changed since you read it."})
+
+
+class RequestTimedOut(Refusal):
+    """408: the client took too long to send the next part of the body. ``seconds`` is the limit."""
+
+    status = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__({"detail": f"The next part of the body must arrive within {seconds:.0f} seconds."})
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The ``Connection`` header: what arrives later would be taken for another request."""
+        return {"Connection": "close"}
+
+
+class UriTooLong(Refusal):
+    """414: the query is longer than ``limit`` bytes."""
+
+    status = 414
+
+    def __init__(self, limit: int) -> None:
+        super().__init__({"detail": f"The query may not exceed {limit} bytes."})
 
 
 class BodyTooLarge(Refusal):

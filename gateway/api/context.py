@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,10 @@ from models.refusals import InvalidFields, NotFound
 from models.types import JSON
 from tasks.commands.fields import errors_of_unknown, identifier
 
+MAX_VALUES: Final = 100
+"""How often a query parameter may be repeated."""
+
+TOO_MANY_VALUES: Final = f"At most {MAX_VALUES} values are allowed."
 UNKNOWN_PARAMETER: Final = "Unknown query parameter."
 
 Input = TypeVar("Input")
@@ -97,6 +102,17 @@ class RequestContext:
         if not self.query_string:
             return []
         return [name for name in dict.fromkeys(self.query.keys()) if name not in self.known_parameters]
+
+    def require_few_values(self) -> None:
+        """Require that no query parameter is repeated more than :data:`MAX_VALUES` times.
+
+        :raises InvalidFields: if one is.
+        """
+        if self.query_string.count(b"&") < MAX_VALUES:
+            return
+        counts = Counter(name for name, _ in self.query.multi_items())
+        if errors := {name: [TOO_MANY_VALUES] for name, count in counts.items() if count > MAX_VALUES}:
+            raise InvalidFields(errors)
 
     def ignore_unknown(self, fields: Iterable[str]) -> None:
         """Ignore these body fields and the unknown query parameters, and note their names.

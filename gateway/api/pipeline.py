@@ -104,7 +104,12 @@ class EndpointPipeline:
         caller = await self._container.authenticator.authenticate(credential, deadline=deadline)
         record.caller = caller.caller_key
         authenticated_at = clock()
-        body = await read_body(headers, receive, limit=self._endpoint.body_limit)
+        body = await read_body(
+            headers,
+            receive,
+            limit=self._endpoint.body_limit,
+            part_seconds=self._container.timeouts.body_part_seconds,
+        )
         # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
         deadline += clock() - authenticated_at
         if body:
@@ -140,6 +145,7 @@ class EndpointPipeline:
         if self._endpoint.permission is not None:
             # Checks 7 to 9.
             require_organization_access(context.actor, context.organization, self._endpoint.permission, method)
+        context.require_few_values()
         response = await self._endpoint.operations[method].handle(context)
         if method == "GET" and context.unknown_parameters and response.status < 400:
             # Only now, because only a caller who may read the resource may learn what is wrong with the request. Other

@@ -137,7 +137,7 @@ def _responses(endpoint: Endpoint, operation: Operation) -> Json:
 
 
 def _refusals(endpoint: Endpoint, operation: Operation) -> list[int]:
-    statuses = {400, 401, 403, 413, 415, 500, 503}
+    statuses = {400, 401, 403, 408, 413, 414, 415, 500, 503}
     if endpoint.permission is not None or "{" in endpoint.path:
         statuses.add(404)
     if operation.is_command:

@@ -226,8 +226,9 @@ def _teams(
     for each in named:
         if not re.fullmatch("[0-9]+", each):
             raise StringRefusal(f"Invalid Team ID: {each}")
-    # Ids that belong to no team are ignored.
-    known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
+    # Ids that belong to no team of the organization are ignored.
+    found = (teams.get(identifier(each) or 0) for each in named)
+    known = [team for team in found if team is not None and team.organization_id == organization.id]
     for team in known:
         require_team_access(actor, organization, team)
     mine = actor.teams if MY_TEAMS in values else frozenset[int]()

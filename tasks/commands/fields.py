@@ -294,7 +294,7 @@ OptionalIncidentReference = Annotated[
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),
-    WithJsonSchema(json_schema.list_of(_MENTION)),
+    WithJsonSchema(json_schema.list_of(_MENTION, most=100)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
