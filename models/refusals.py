@@ -281,10 +281,16 @@ class Unavailable(Refusal):
 
     status = 503
 
-    def __init__(self, detail: str = "Temporarily unable to accept; repeat with the same Idempotency-Key.") -> None:
+    def __init__(
+        self,
+        detail: str = "Temporarily unable to accept; repeat with the same Idempotency-Key.",
+        *,
+        retry_after: int = 1,
+    ) -> None:
         super().__init__({"detail": detail})
+        self.retry_after = retry_after
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The ``Retry-After`` header: the number of seconds after which the caller may retry."""
-        return {"Retry-After": "1"}
+        return {"Retry-After": str(self.retry_after)}

@@ -62,10 +62,10 @@ _TEXT: Final[Json] = {"type": "string"}
 _INTEGER: Final[Json] = {"type": "integer"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 _LABELS: Final[Json] = {
-    "type": "object",
-    "propertyNames": json_schema.STORABLE,
-    "additionalProperties": json_schema.STORABLE,
+    "type": ["object", "null"],
+    "properties": dict.fromkeys(("alertname", "project", "severity"), json_schema.STORABLE),
 }
+_ANNOTATIONS: Final[Json] = {"type": ["object", "null"], "properties": {"summary": json_schema.STORABLE}}
 
 
 def _object(**fields: Json) -> Json:
@@ -96,9 +96,10 @@ _OTHER_SCHEMAS: Final[Json] = {
             "version": {"enum": ["4", 4]},
             "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
-            "groupLabels": _LABELS,
+            "groupLabels": {"description": "Shown in the title, as far as their values are text."},
+            "truncatedAlerts": {"description": "Above 0, a group that is resolved closes nothing."},
             "commonLabels": _LABELS,
-            "commonAnnotations": _LABELS,
+            "commonAnnotations": _ANNOTATIONS,
             "alerts": {
                 "type": "array",
                 "minItems": 1,

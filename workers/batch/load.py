@@ -72,6 +72,17 @@ JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) =
     AND i.{IS_OPEN}
 """  # noqa: S608
 
+_CLOSED_INCIDENTS_BY_KEY: Final = f"""
+SELECT {_INCIDENT_WITH_PROJECTS}
+FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
+CROSS JOIN LATERAL (
+    SELECT * FROM incidents c
+    WHERE c.organization_id = w.organization_id AND md5(c.dedup_key) = md5(w.key) AND c.dedup_key = w.key
+      AND NOT (c.{IS_OPEN})
+    ORDER BY c.date_started DESC, c.id DESC LIMIT 1
+) AS i
+"""  # noqa: S608
+
 _INCIDENTS_OF_RULES: Final = f"""
 SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(slugs)s::text[]) AS w(organization_id, rule_id, slug)
@@ -190,6 +201,10 @@ def _load_incidents(connection: Connection, request: FactRequest) -> list[Incide
     if request.dedup_keys or closed_keys:
         organizations, keys = _columns(request.dedup_keys | closed_keys)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
+        found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
+    if request.closed_keys:
+        organizations, keys = _columns(request.closed_keys)
+        rows = connection.exec_driver_sql(_CLOSED_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
     if request.observed_projects:
         observed = list(set(request.observed_projects))
