@@ -10,12 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
+from gateway.http.parsing import BODY_PART_SECONDS
+from gateway.http.public_url import PublicUrl
 from gateway.ledger.acceptance import CommandAcceptor
+from gateway.ledger.cancellation import CommandCanceller
 from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
 from gateway.rate_limit import RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
+from gateway.reads.command_outcomes import CommandOutcomes
 from gateway.reads.comment_preview import CommentPreview
 from gateway.reads.database import QueryRunner
 from gateway.reads.incident_list import IncidentList
@@ -40,15 +44,17 @@ from tasks.broker.hint_publisher import HintPublisher
 class Timeouts:
     """The time limits after which a request is refused with 503.
 
-    ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command get
-    the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free pooled
-    connection. ``key_seconds`` limits how long a batch waits for an idempotency key that is in use.
+    ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command
+    get the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free
+    pooled connection. ``body_part_seconds`` limits the wait for each part of a body (408). ``key_seconds`` limits
+    how long a batch waits for an idempotency key that is in use.
     """
 
     acceptance_seconds: float = 0.8
     read_seconds: float = 5.0
     pool_seconds: float = 0.3
     key_seconds: float = 0.25
+    body_part_seconds: float = BODY_PART_SECONDS
 
 
 class Container:
@@ -61,6 +67,7 @@ class Container:
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:
         self.settings = settings
         self.timeouts = timeouts
+        self.public_url = PublicUrl(settings.public_url, settings.trusted_networks)
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
         self.broker: Celery = make_app(settings)
@@ -74,10 +81,12 @@ class Container:
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
         self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self.hint_publisher, timeout_seconds=seconds)
+        self.canceller = CommandCanceller(self._ledger, self.hint_publisher)
         self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
         self.used_tickets = UsedTickets(self._ledger)
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
+        self.command_outcomes = CommandOutcomes(runner)
         self.incident_list = IncidentList(runner)
         self.previews = CommentPreview(runner, notify_window=settings.notify_window)
         self.preferences = PreferenceQueries(runner)
@@ -94,7 +103,6 @@ class Container:
             self.authenticator,
             wake_url=settings.wake_url,
             seconds=timeouts.read_seconds,
-            site_url=settings.public_url or "",
         )
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)

@@ -9,19 +9,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import unquote
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match, Route
 
 from gateway.api.endpoint import Endpoint
 from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
+from gateway.http.bounded_protocol import BoundedProtocol
+from gateway.http.parsing import Headers
 from gateway.http.request_log import RequestLog
 from gateway.http.request_target import RequestTarget
 from gateway.http.responses import HttpResponse, accepts_problem_json, error_response
@@ -109,6 +112,8 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
         exception_handlers={404: partial(_not_found, site), 405: partial(_not_allowed, site)},
         lifespan=lifespan,
     )
+    # Starlette would build the URLs of redirects from the Host header.
+    app.router.redirect_slashes = False
     app.state.container = container
     return app
 
@@ -129,17 +134,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         sys.exit(str(error))
     log_process_started(ProcessKind.GATEWAY)
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
+    config = server_config(app, settings, host=host, port=port)
     watch = Watchdog(
         partial(is_unresponsive, host, port, within_seconds=patience_seconds / CHECKS_PER_TIMEOUT),
         partial(exit_stuck_process, patience_seconds),
@@ -148,6 +143,22 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
     server = GatewayServer(config, app.state.container, watch)
     tune_garbage_collection()
     server.run()
+
+
+def server_config(app: Starlette, settings: GatewaySettings, **options: Any) -> uvicorn.Config:
+    """Return the configuration of the HTTP server. ``options`` are further ones, such as ``host`` and ``port``."""
+    return uvicorn.Config(
+        app,
+        **{"timeout_graceful_shutdown": STOP_SECONDS, **options},
+        loop="uvloop",
+        http=BoundedProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Headers of proxies are read in gateway.http.public_url, which asks whom to trust.
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive,
+    )
 
 
 def tune_garbage_collection() -> None:
@@ -180,7 +191,20 @@ class GatewayServer(uvicorn.Server):
 
 
 async def _not_found(site: Site, request: Request, _: Exception) -> Response:
+    path = request.url.path
+    other = path.rstrip("/") if path.endswith("/") else f"{path}/"
+    if _has_route(request, other):
+        base_url = request.app.state.container.public_url.of_request(request.scope, Headers(request.scope["headers"]))
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{base_url}{other}{query}", 307)
     return _page(site.not_found()) if _wants_page(request) else _refusal(request, NotFound())
+
+
+def _has_route(request: Request, path: str) -> bool:
+    # Not those of static files, which match every path below theirs.
+    scope = {**request.scope, "path": unquote(path)}
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return any(route.matches(scope)[0] is not Match.NONE for route in routes)
 
 
 async def _not_allowed(site: Site, request: Request, error: Exception) -> Response:

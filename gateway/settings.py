@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
 from pydantic import Field, field_validator
 
 from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings, SecretSettings
@@ -12,13 +14,16 @@ class GatewaySettings(ProcessSettings, SecretSettings):
 
     ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in
     which ``*`` stands for every origin. ``notify_window`` is in seconds; previews show when messages would be sent.
-    Without ``secret``, no page can be opened, because tickets and sessions are signed with it.
+    Without ``secret``, no page can be opened, because tickets and sessions are signed with it. ``trusted_proxies`` is a
+    comma-separated list of networks. ``keep_alive`` is how many seconds an idle connection is kept open.
     """
 
     rate: int = Field(default=1000, ge=1)
     origins: str = ""
     public_url: str | None = None
     notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
+    trusted_proxies: str = "127.0.0.0/8,::1/128"
+    keep_alive: int = Field(default=75, ge=0)
 
     @field_validator("public_url")
     @classmethod
@@ -26,6 +31,17 @@ class GatewaySettings(ProcessSettings, SecretSettings):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("it must start with http:// or https://")
         return url.rstrip("/") if url else None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        _networks(text)
+        return text
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks whose proxies may say how callers reach the gateway."""
+        return _networks(self.trusted_proxies)
 
     @property
     def allowed_origins(self) -> frozenset[str]:
@@ -36,3 +52,11 @@ class GatewaySettings(ProcessSettings, SecretSettings):
     def public_origin(self) -> str | None:
         """The origin of the gateway's public URL, if that URL is set."""
         return "/".join(self.public_url.split("/")[:3]).lower() if self.public_url else None
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        return tuple(ip_network(name) for name in names)
+    except ValueError as error:
+        raise ValueError(f"it must be a list of networks, such as 10.0.0.0/8,::1/128: {error}") from None

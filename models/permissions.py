@@ -83,5 +83,8 @@ PREFERENCES: Final = Permission(
 """The permission for a person's own preferences, which belong to no organization: the token's scopes decide alone."""
 WEBHOOKS: Final = Permission("webhooks", dict.fromkeys(("GET", *_CHANGES), _scopes("org:write", "org:admin")))
 """The permission for webhooks, which managers and owners have: a webhook receives the events of every project."""
-COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
-"""The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""
+COMMANDS: Final = Permission("commands", dict.fromkeys(("GET", "POST"), MEMBER_SCOPES | _INCIDENT_READ))
+"""The permission for the list of commands and for the bulk endpoint.
+
+Every item of a bulk request is also checked against the permission for its own endpoint.
+"""

@@ -245,13 +245,23 @@ def require_person(actor: Actor) -> None:
         raise Forbidden(code=codes.get(actor.kind))
 
 
+def require_may_explain(actor: Actor, user: int) -> None:
+    """Require that the actor may read why this person was, or was not, notified: of themselves, or as a manager.
+
+    :raises Forbidden: when the actor is neither the person nor a manager or owner of the organization.
+    """
+    require_person(actor)
+    if actor.user_id != user and actor.role not in GLOBAL_ROLES:
+        raise Forbidden
+
+
 def require_service(actor: Actor) -> None:
     """Require a service that acts as itself, not for a person.
 
     :raises Forbidden: when the actor is a person, an API key, or a service that acts for a person.
     """
     if (actor.kind is not CallerKind.SERVICE or actor.is_person) and actor.kind is not CallerKind.SYSTEM:
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.KEY_NOT_ALLOWED if actor.kind is CallerKind.KEY else None)
 
 
 def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:

@@ -8,7 +8,8 @@ command is retried and, after five failed attempts or five timeouts, becomes dea
     ├── Unauthenticated 401       ├── Conflict 409
     ├── Forbidden 403             ├── StaleVersion 412
     ├── NotFound 404              ├── BodyTooLarge 413
-    ├── MethodNotAllowed 405      ├── UnsupportedMediaType 415
+    ├── MethodNotAllowed 405      ├── UriTooLong 414
+    ├── RequestTimedOut 408       ├── UnsupportedMediaType 415
     ├── Gone 410                  ├── UnsupportedContentCoding 415
     ├── MalformedRequest 400      ├── IdempotencyKeyReused 422
     ├── InvalidFields 400         ├── TooManyRequests 429
@@ -132,12 +133,23 @@ class MalformedRequest(Refusal):
 
 
 class InvalidFields(Refusal):
-    """400: the request can be parsed but contains invalid values. The body lists the errors by field."""
+    """400: the request can be parsed but contains invalid values. The body lists the errors by field.
+
+    ``reasons`` are more precise errors, as pairs of a JSON pointer and a sentence, for the RFC 9457 form.
+    """
 
     status = 400
 
-    def __init__(self, fields: Mapping[str, JSON]) -> None:
+    def __init__(self, fields: Mapping[str, JSON], reasons: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(dict(fields))
+        self.reasons = tuple(reasons)
+
+    @property
+    def problem_members(self) -> Mapping[str, JSON]:
+        """The precise reasons as ``errors``, if there are any."""
+        if not self.reasons:
+            return {}
+        return {"errors": [{"pointer": pointer, "detail": detail} for pointer, detail in self.reasons]}
 
 
 class StringRefusal(Refusal):
@@ -183,6 +195,29 @@ class StaleVersion(Refusal):
 
     def __init__(self) -> None:
         super().__init__({"detail": "The resource has changed since you read it."})
+
+
+class RequestTimedOut(Refusal):
+    """408: the client took too long to send the next part of the body. ``seconds`` is the limit."""
+
+    status = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__({"detail": f"The next part of the body must arrive within {seconds:.0f} seconds."})
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The ``Connection`` header: what arrives later would be taken for another request."""
+        return {"Connection": "close"}
+
+
+class UriTooLong(Refusal):
+    """414: the query is longer than ``limit`` bytes."""
+
+    status = 414
+
+    def __init__(self, limit: int) -> None:
+        super().__init__({"detail": f"The query may not exceed {limit} bytes."})
 
 
 class BodyTooLarge(Refusal):
@@ -246,10 +281,16 @@ class Unavailable(Refusal):
 
     status = 503
 
-    def __init__(self, detail: str = "Temporarily unable to accept; repeat with the same Idempotency-Key.") -> None:
+    def __init__(
+        self,
+        detail: str = "Temporarily unable to accept; repeat with the same Idempotency-Key.",
+        *,
+        retry_after: int = 1,
+    ) -> None:
         super().__init__({"detail": detail})
+        self.retry_after = retry_after
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The ``Retry-After`` header: the number of seconds after which the caller may retry."""
-        return {"Retry-After": "1"}
+        return {"Retry-After": str(self.retry_after)}

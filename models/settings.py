@@ -20,7 +20,11 @@ SETTING_NAMES: dict[str, str] = {
     "BROKER_URL": "broker to use instead of the embedded Valkey: redis://… or amqp://…",
     "REDIS_URL": "Valkey or Redis for wake-up notifications; by default BROKER_URL, if that is redis://",
     "TOCSIN_DATA": "data directory of the embedded servers (default ./.tocsin)",
-    "TOCSIN_PUBLIC_URL": "base URL of the gateway: the links to pages start with it, and it is the only own origin",
+    "TOCSIN_PUBLIC_URL": "base URL of tocsin, for the links in e-mails and responses; it may contain a path. Its origin"
+    " is the only one of the gateway's own",
+    "TOCSIN_TRUSTED_PROXIES": "networks of reverse proxies whose X-Forwarded-Proto, -Host and -Prefix count, as CIDRs"
+    " separated by commas; by default the loopback addresses",
+    "TOCSIN_KEEP_ALIVE": "seconds that the gateway keeps an idle connection open (default 75)",
     "TOCSIN_SECRET": "key that signs tickets and encrypts stored secrets; `tocsin up` puts one in the data directory",
     "TOCSIN_ORIGINS": "origins, besides the gateway's own, that browsers may send requests from; separated by commas",
     "TOCSIN_RATE": "commands that one caller may send per second; bursts may be five times as large",

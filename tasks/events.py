@@ -277,6 +277,9 @@ class NotificationCreated(Event):
         return {"notification": dict(self.item)}
 
 
+AUDIENCE_EVENTS: Final[tuple[type[Event], ...]] = (CommentPosted, StatusChanged, Mentioned)
+"""The events that have an audience. The others that the notifier reads only change what it has already told."""
+
 EVENTS: Final[dict[str, type[Event]]] = {
     event.type: event
     for event in (

@@ -187,9 +187,10 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
         yield cleanup.enter_context(RabbitMQ(program, directory).running())
 
 
-@pytest.fixture(scope="session")
+# While a browser runs, Playwright keeps an event loop in the test's thread, in which other tests cannot start theirs.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser for the whole session."""
+    """A browser for the tests of one module."""
     program = find_chromium()
     if program is None:
         if "CI" in os.environ:

@@ -1,17 +1,19 @@
 """The parser that turns a webhook request from Prometheus Alertmanager (version 4) into a command.
 
 One request holds one group: alerts that a route in Alertmanager has grouped by its ``group_by`` labels. Each group has
-one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is firing. If the
-alerts do not all have the same value for a label, the first firing alert's value is used.
+one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is firing. The most
+severe firing alert decides the severity. If the alerts do not all have the same value for another label, the first
+firing alert's value is used. Only what is used is validated: the rest may be of any shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from gateway.http.parsing import BODY_LIMIT_BYTES
 from models.enums import AlertState
@@ -25,6 +27,8 @@ from tasks.commands.fields import (
     check_each,
     errors_by_field,
     field_error,
+    identifier,
+    int_if_integral,
     non_empty_array,
     not_an_object,
     storable,
@@ -32,34 +36,64 @@ from tasks.commands.fields import (
 )
 
 VERSION: Final = "4"
+_RANKS: Final = {"warning": 1, "critical": 2}
+"""The severities that have a status of their own, in ascending order."""
+
 DEFAULT_TITLE: Final = "Alert"
 """The title of an incident whose alerts have no summary and no name."""
 
+_GROUP_FIELDS: Final = frozenset(
+    {"version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels", "commonAnnotations"}
+    | {"externalURL", "alerts"}
+)
+_ALERT_FIELDS: Final = frozenset(
+    {"status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"}
+)
 
-def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
+
+def parse_alert_group(
+    body: Mapping[str, JSON], *, source: str | None = None, default_project: str | None = None
+) -> ReceiveAlerts | None:
     """Return the command for an Alertmanager request body.
 
+    Return ``None`` if the body says that the group is resolved but omits some of its alerts, which may be firing.
+
+    :param source: a name that keeps the groups of several Alertmanagers apart. It becomes the beginning of the key.
+    :param default_project: the slug of the project for alerts that name none, or an unknown one.
     :raises InvalidFields: if the body is not valid in version 4 of the format. The exception lists the errors by field.
-        If several alerts are invalid, it lists only the first one.
+        If several alerts are invalid, it lists only the first one. Fields that are not used may have any value.
     :raises BodyTooLarge: if the command exceeds the size limit for a single command.
     """
     try:
         group = _Group.model_validate(body)
+        command = ReceiveAlerts.model_validate(
+            {
+                "dedupKey": f"{source}:{group.key}" if source else group.key,
+                "state": AlertState.FIRING if group.firing else AlertState.RESOLVED,
+                "title": group.title,
+                "project": group.label("project"),
+                "defaultProject": default_project or None,
+                "severity": group.severity,
+                "startsAt": group.started_at,
+            }
+        )
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error)) from None
-    command = ReceiveAlerts.model_validate(
-        {
-            "dedupKey": group.key,
-            "state": AlertState.FIRING if group.firing else AlertState.RESOLVED,
-            "title": group.title,
-            "project": group.label("project"),
-            "severity": group.label("severity"),
-            "startsAt": group.started_at,
-        }
-    )
     if len(command.model_dump_json().encode()) > BODY_LIMIT_BYTES:
         raise BodyTooLarge(BODY_LIMIT_BYTES)
-    return command
+    return None if group.truncated and not group.firing else command
+
+
+def unknown_fields(body: Mapping[str, JSON]) -> list[str]:
+    """Return the paths of the fields in a request body that Alertmanager does not send."""
+    alerts = body.get("alerts")
+    return [name for name in body if name not in _GROUP_FIELDS] + [
+        f"alerts/{index}/{name}"
+        for index, alert in enumerate(alerts if isinstance(alerts, list) else [])
+        if isinstance(alert, dict)
+        for name in alert
+        if name not in _ALERT_FIELDS
+    ]
 
 
 # --- the request body ------------------------------------------------------------------------------------------
@@ -71,15 +105,41 @@ def _version(value: JSON) -> str:
     return VERSION
 
 
+_USED_LABELS: Final = frozenset({"project", "severity", "alertname"})
+
+
+def _labels(*used: str) -> Callable[[JSON], dict[str, str]]:
+    """Return a validator for labels or annotations, of which only those named ``used`` are checked and kept."""
+
+    def check(value: JSON) -> dict[str, str]:
+        labels = _object({} if value is None else value)
+        return check_each({name: labels[name] for name in used if name in labels}, _label)
+
+    return check
+
+
 def _label(value: JSON) -> str:
     if not isinstance(value, str):
         raise field_error(NOT_A_STRING)
     return storable(value)
 
 
-def _labels(value: JSON) -> dict[str, str]:
-    storable("".join(_object(value)))
-    return check_each(value, _label)
+def _group_labels(value: JSON) -> dict[str, str]:
+    """Keep the labels that a title can show. They have no other use, so all others are ignored."""
+    labels = value if isinstance(value, dict) else {}
+    return {name: each for name, each in labels.items() if isinstance(each, str) and _is_storable(name + each)}
+
+
+def _is_storable(value: str) -> bool:
+    try:
+        storable(value)
+    except PydanticCustomError:
+        return False
+    return True
+
+
+def _truncated(value: JSON) -> int:
+    return identifier(int_if_integral(value)) or 0
 
 
 def _object(value: JSON) -> dict[str, JSON]:
@@ -90,7 +150,7 @@ def _object(value: JSON) -> dict[str, JSON]:
     return value
 
 
-_Labels = Annotated[dict[str, str], PlainValidator(_labels)]
+_Labels = Annotated[dict[str, str], PlainValidator(_labels(*sorted(_USED_LABELS)))]
 
 
 class _Alert(BaseModel):
@@ -103,9 +163,14 @@ class _Group(BaseModel):
     version: Annotated[str, BeforeValidator(_version)]
     key: TextField = Field(alias="groupKey")
     status: AlertStateField
-    group_labels: _Labels = Field(default_factory=dict, alias="groupLabels")
+    truncated: Annotated[int, PlainValidator(_truncated)] = Field(default=0, alias="truncatedAlerts")
+    group_labels: Annotated[dict[str, str], PlainValidator(_group_labels)] = Field(
+        default_factory=dict, alias="groupLabels"
+    )
     common_labels: _Labels = Field(default_factory=dict, alias="commonLabels")
-    common_annotations: _Labels = Field(default_factory=dict, alias="commonAnnotations")
+    common_annotations: Annotated[dict[str, str], PlainValidator(_labels("summary"))] = Field(
+        default_factory=dict, alias="commonAnnotations"
+    )
     # A body may hold thousands of alerts, so validation stops at the first invalid one.
     alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(non_empty_array)]
 
@@ -119,6 +184,14 @@ class _Group(BaseModel):
     def started_at(self) -> str | None:
         first = min((alert.starts_at for alert in self.firing if alert.starts_at is not None), default=None)
         return None if first is None else first.isoformat()
+
+    @property
+    def severity(self) -> str | None:
+        """The severity that most of all demands attention, among those of the firing alerts."""
+        common = self.common_labels.get("severity", "")
+        severities = [common.strip() or alert.labels.get("severity", "") for alert in self.firing] or [common]
+        named = [severity.strip().lower() for severity in severities if severity.strip()]
+        return max(named, key=lambda each: _RANKS.get(each, 0), default=None)
 
     @property
     def title(self) -> str:

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
+from gateway.api.command_response import (
+    accepted_json,
+    command_headers,
+    finished_json,
+    pending_headers,
+    refusals_of_replays,
+)
 from gateway.api.context import RequestContext
 from gateway.api.submit import (
     accept_and_wait,
@@ -43,7 +49,7 @@ from models.refusals import (
 from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
-from tasks.commands.fields import NOT_A_STRING, not_an_object
+from tasks.commands.fields import NOT_A_STRING, errors_of_unknown, not_an_object
 from tasks.commands.rule_fields import STRICT_CONTEXT
 
 MAX_ITEMS: Final = 1000
@@ -78,6 +84,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     items = _validate_items(context, sources)
     if errors := await find_forbidden_targets(context, [item.command for item in items]):
         raise InvalidFields({"commands": {str(index): each for index, each in errors.items()}})
+    context.ignore_unknown([name for name in body if name != "commands"])
     return await submit_items(context, items, condition=condition, header_key=header_key)
 
 
@@ -101,10 +108,11 @@ async def submit_items(
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
     headers = command_headers(context, accepted)
     if outcomes is not None:
-        commands = [finished_json(context, outcomes[each.id]) for each in accepted]
+        refusals = await refusals_of_replays(context, accepted, outcomes)
+        commands = [finished_json(context, outcomes[each.id], is_readable=each.id not in refusals) for each in accepted]
         return json_response(200, {"commands": [commands[index] for index in indexes]}, headers)
     commands = [accepted_json(context, each) for each in accepted]
-    headers |= pending_headers(accepted)
+    headers |= pending_headers(context, accepted)
     return json_response(202, {"commands": [commands[index] for index in indexes]}, headers)
 
 
@@ -169,7 +177,7 @@ def _validate_item(context: RequestContext, source: JSON) -> BulkItem:
     known = _ITEM_FIELDS | entry.command_class.wire_fields()
     if entry.is_conditional:
         known |= {"ifVersion"}
-    errors: dict[str, Any] = {name: ["Unknown field."] for name in source if name not in known}
+    errors: dict[str, Any] = errors_of_unknown(name for name in source if name not in known)
     key = source.get("idempotencyKey")
     if "idempotencyKey" in source and not is_idempotency_key(key):
         errors["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -20,9 +21,15 @@ from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, parse_json
 from gateway.http.prefer import Preference, parse_prefer
 from gateway.http.request_log import RequestRecord
 from models.policy import Actor, OrganizationFacts
-from models.refusals import NotFound
+from models.refusals import InvalidFields, NotFound
 from models.types import JSON
-from tasks.commands.fields import identifier
+from tasks.commands.fields import errors_of_unknown, identifier
+
+MAX_VALUES: Final = 100
+"""How often a query parameter may be repeated."""
+
+TOO_MANY_VALUES: Final = f"At most {MAX_VALUES} values are allowed."
+UNKNOWN_PARAMETER: Final = "Unknown query parameter."
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -34,9 +41,12 @@ _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 class RequestContext:
     """A request that has passed the pipeline's checks.
 
-    ``path_parameters`` are decoded. ``act_as`` is the user id in ``Act-As``, or 0 if the header names no possible user.
-    ``credential`` is the credential by which ``caller`` was looked up. ``deadline`` is the event-loop time by which a
-    command must be accepted. ``record`` holds the request id and the details that the request's log line will contain.
+    ``base_url`` is the start of the gateway's absolute URLs. ``path_parameters`` are decoded. ``act_as`` is the
+    user id in ``Act-As``, or 0 if the header names no possible user. ``credential`` is the credential by which
+    ``caller`` was looked up. ``deadline`` is the event-loop time by which a command must be accepted. ``record``
+    holds the request id and the details that the request's log line will contain. ``known_parameters`` are the
+    names of the operation's query parameters. ``ignored`` collects the names of the body fields and query
+    parameters that were ignored because nobody knows them.
     """
 
     container: Container
@@ -52,6 +62,8 @@ class RequestContext:
     credential: Credential
     deadline: float
     record: RequestRecord
+    known_parameters: frozenset[str] = frozenset()
+    ignored: list[str] = field(default_factory=list, init=False)
 
     @property
     def actor(self) -> Actor:
@@ -85,13 +97,44 @@ class RequestContext:
 
     @property
     def preference(self) -> Preference:
-        """The caller's preference for how long to wait for a command's outcome."""
+        """The caller's preferences: how long to wait for a command's outcome, and how strict to be."""
         return parse_prefer(self.headers.joined(b"prefer"))
 
     @property
     def if_none_match(self) -> str | None:
         """The value of the header ``If-None-Match``, which lists the ETags that the caller already has."""
         return self.headers.joined(b"if-none-match")
+
+    @property
+    def unknown_parameters(self) -> list[str]:
+        """The names of the query parameters that the operation does not have."""
+        if not self.query_string:
+            return []
+        return [name for name in dict.fromkeys(self.query.keys()) if name not in self.known_parameters]
+
+    def require_few_values(self) -> None:
+        """Require that no query parameter is repeated more than :data:`MAX_VALUES` times.
+
+        :raises InvalidFields: if one is.
+        """
+        if self.query_string.count(b"&") < MAX_VALUES:
+            return
+        counts = Counter(name for name, _ in self.query.multi_items())
+        if errors := {name: [TOO_MANY_VALUES] for name, count in counts.items() if count > MAX_VALUES}:
+            raise InvalidFields(errors)
+
+    def ignore_unknown(self, fields: Iterable[str]) -> None:
+        """Ignore these body fields and the unknown query parameters, and note their names.
+
+        :raises InvalidFields: if the caller prefers strict handling, and there is any of them.
+        """
+        if self.preference.is_strict and (errors := self.errors_of_unknown(fields)):
+            raise InvalidFields(errors)
+        self.ignored += [*fields, *self.unknown_parameters]
+
+    def errors_of_unknown(self, fields: Iterable[str]) -> dict[str, JSON]:
+        """Return an error for each of these body fields and for each unknown query parameter, by name."""
+        return {name: [UNKNOWN_PARAMETER] for name in self.unknown_parameters} | errors_of_unknown(fields)
 
     def incident_number(self) -> int:
         """Return the incident number in the path.

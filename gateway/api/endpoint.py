@@ -22,16 +22,25 @@ REPEATABLE_TEXT: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A query parameter, as described in the OpenAPI document. By default, it is a string."""
+    """A query parameter, as described in the OpenAPI document. By default, it is a string.
+
+    A parameter that is not declared is unknown: requests with ``Prefer: handling=strict`` are refused because of it.
+    """
 
     name: str
     description: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
 
 
+PAGING_NAMES: Final = ("per_page", "cursor")
+"""The names of the query parameters that every list has."""
+
+
 @dataclass(frozen=True)
 class Operation:
-    """One HTTP method of an endpoint. Only ``handle`` affects requests. The rest describes the method for OpenAPI.
+    """One HTTP method of an endpoint. Only ``handle`` and the names in ``parameters`` affect requests.
+
+    The rest describes the method for OpenAPI.
 
     :param responses: maps each success status to the response body's component name, or to ``None`` if it has no body.
     :param command_class: the command that the request body describes.
@@ -59,6 +68,11 @@ class Operation:
     is_list: bool = False
     has_etag: bool = False
     is_stream: bool = False
+
+
+def parameter_names(operation: Operation) -> frozenset[str]:
+    """Return the names of an operation's query parameters."""
+    return frozenset({each.name for each in operation.parameters}.union(PAGING_NAMES if operation.is_list else ()))
 
 
 @dataclass(frozen=True)

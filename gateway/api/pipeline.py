@@ -20,7 +20,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import Endpoint
+from gateway.api.endpoint import Endpoint, parameter_names
 from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.parsing import (
@@ -31,16 +31,25 @@ from gateway.http.parsing import (
     require_identity_coding,
     require_json_type,
 )
+from gateway.http.prefer import STRICT_APPLIED
+from gateway.http.public_url import origin_of
 from gateway.http.request_log import record_of
-from gateway.http.responses import HttpResponse, accepts_problem_json, error_response, refusal_response
+from gateway.http.responses import (
+    HttpResponse,
+    StreamedResponse,
+    accepts_problem_json,
+    error_response,
+    list_of_names,
+    refusal_response,
+)
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization_access, require_token_scope
-from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal
+from models.refusals import Forbidden, InvalidFields, MethodNotAllowed, Refusal, StringRefusal
 
 _OPS_RANKS: Final[Mapping[OpsRole, int]] = {role: rank for rank, role in enumerate(OpsRole)}
 _EXPOSED_HEADERS: Final = (
-    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate,"
-    " X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
+    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, Tocsin-Ignored,"
+    " WWW-Authenticate, X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
 )
 _ALLOWED_HEADERS: Final = (
     "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer,"
@@ -56,6 +65,7 @@ class EndpointPipeline:
     def __init__(self, endpoint: Endpoint, container: Container) -> None:
         self._endpoint = endpoint
         self._container = container
+        self._parameters = {method: parameter_names(each) for method, each in endpoint.operations.items()}
         self._methods = (*endpoint.operations, *(["HEAD"] if "GET" in endpoint.operations else []), "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +75,7 @@ class EndpointPipeline:
         headers = Headers(scope["headers"])
         problem = False
         origin = headers.get(b"origin")
-        is_allowed = origin is None or self._origin_allowed(origin, headers)
+        is_allowed = origin is None or self._origin_allowed(origin, scope, headers)
         try:
             problem = accepts_problem_json(headers.joined(b"accept"))
             if scope["method"] == "OPTIONS":
@@ -94,7 +104,12 @@ class EndpointPipeline:
         caller = await self._container.authenticator.authenticate(credential, deadline=deadline)
         record.caller = caller.caller_key
         authenticated_at = clock()
-        body = await read_body(headers, receive, limit=self._endpoint.body_limit)
+        body = await read_body(
+            headers,
+            receive,
+            limit=self._endpoint.body_limit,
+            part_seconds=self._container.timeouts.body_part_seconds,
+        )
         # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
         deadline += clock() - authenticated_at
         if body:
@@ -106,7 +121,7 @@ class EndpointPipeline:
             container=self._container,
             method=method,
             path=scope["path"],
-            base_url=_base_url(scope, headers),
+            base_url=self._container.public_url.of_request(scope, headers),
             path_parameters=scope["path_params"],
             query_string=scope["query_string"],
             headers=headers,
@@ -116,11 +131,31 @@ class EndpointPipeline:
             credential=credential,
             deadline=deadline,
             record=record,
+            known_parameters=self._parameters[method],
         )
+        try:
+            response = await self._operate(context)
+        except Refusal as refusal:
+            response = refusal_response(refusal, problem=accepts_problem_json(headers.joined(b"accept")))
+        _add_handling_headers(response, context)
+        return response
+
+    async def _operate(self, context: RequestContext) -> HttpResponse:
+        method = context.method
         if self._endpoint.permission is not None and not self._endpoint.is_personal:
             # Checks 7 to 9.
-            require_organization_access(caller.actor, context.organization, self._endpoint.permission, method)
-        return await self._endpoint.operations[method].handle(context)
+            require_organization_access(context.actor, context.organization, self._endpoint.permission, method)
+        context.require_few_values()
+        response = await self._endpoint.operations[method].handle(context)
+        if method == "GET" and context.unknown_parameters and response.status < 400:
+            # Only now, because only a caller who may read the resource may learn what is wrong with the request. Other
+            # methods change something, so they call `ignore_unknown` themselves, before they do so.
+            try:
+                context.ignore_unknown(())
+            except InvalidFields:
+                _close(response)
+                raise
+        return response
 
     def _require_method_and_scope(self, caller: Caller, method: str) -> None:
         # Checks 4 to 6.
@@ -145,19 +180,28 @@ class EndpointPipeline:
             },
         )
 
-    def _origin_allowed(self, origin: str, headers: Headers) -> bool:
+    def _origin_allowed(self, origin: str, scope: Scope, headers: Headers) -> bool:
         origin = origin.lower()
         settings = self._container.settings
         if settings.public_origin is not None:
             own = {settings.public_origin}
         else:
             own = {f"{scheme}://{(headers.get(b'host') or '').lower()}" for scheme in ("http", "https")}
+            own.add(origin_of(self._container.public_url.of_request(scope, headers)))
         return origin in own or not settings.allowed_origins.isdisjoint({origin, "*"})
 
     def _method_label(self, scope: Scope) -> str:
         # Callers may send any word as a method. Unknown methods share a label, so that the number of labels is limited.
         method: str = scope["method"]
         return method if method in self._methods else "other"
+
+
+def _add_handling_headers(response: HttpResponse, context: RequestContext) -> None:
+    if context.preference.is_strict:
+        applied = response.headers.get("Preference-Applied")
+        response.headers["Preference-Applied"] = f"{applied}, {STRICT_APPLIED}" if applied else STRICT_APPLIED
+    if context.ignored:
+        response.headers["Tocsin-Ignored"] = list_of_names(context.ignored)
 
 
 def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed: bool) -> None:
@@ -167,6 +211,11 @@ def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed:
     if is_allowed:
         response.headers["Access-Control-Allow-Origin"] = origin or "*"
         response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+
+
+def _close(response: HttpResponse) -> None:
+    if isinstance(response, StreamedResponse):
+        response.source.close()
 
 
 def _possible_name(scope: Scope) -> str | None:
@@ -180,14 +229,6 @@ def _require_ops_role(caller: Caller, least: OpsRole) -> None:
         raise Forbidden
     if _OPS_RANKS[caller.ops_role] < _OPS_RANKS[least]:
         raise Forbidden
-
-
-def _base_url(scope: Scope, headers: Headers) -> str:
-    host = headers.get(b"host")
-    if not host:
-        name, port = scope.get("server") or ("localhost", None)
-        host = f"{name}:{port}" if port else str(name)
-    return f"{scope['scheme']}://{host}"
 
 
 def _internal_error(*, problem: bool) -> HttpResponse:

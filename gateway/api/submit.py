@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from gateway.api.access import require_incident
-from gateway.api.command_response import command_response
+from gateway.api.command_response import command_response, refusals_of_replays
 from gateway.api.context import RequestContext
 from gateway.http.json_digest import json_digest
 from gateway.http.parsing import (
@@ -39,6 +39,7 @@ from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
 from tasks.commands.fields import errors_by_field
+from tasks.commands.rule_fields import STRICT_CONTEXT, ValidationContext, collecting_context
 from tasks.commands.webhooks import SecretCommand
 
 CompleteOutcome = Callable[[RequestContext, Outcome], Awaitable[Outcome]]
@@ -82,7 +83,8 @@ async def submit_command(
         condition = parse_if_match(context.headers)
         body = await context.json_body()
         from_body = _body_fields(body, command_class, body_field) if has_body else {}
-        command = validate_command(context, command_class, from_body | from_path)
+        unknown = _unknown_fields(body, command_class, from_path, has_body=has_body, body_field=body_field)
+        command = _validate_strictly_or_not(context, command_class, from_body | from_path, unknown)
         if require is not None:
             require(command)
         require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
@@ -105,9 +107,13 @@ async def submit_command(
         keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
     submission = Submission((row,), keys)
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
-    outcome = None if outcomes is None else outcomes[accepted[0].id]
-    if outcome is not None and complete is not None:
-        outcome = await complete(context, outcome)
+    outcome = None
+    if outcomes is not None:
+        for refusal in (await refusals_of_replays(context, accepted, outcomes)).values():
+            raise refusal
+        outcome = outcomes[accepted[0].id]
+        if complete is not None:
+            outcome = await complete(context, outcome)
     return command_response(context, accepted[0], outcome)
 
 
@@ -118,13 +124,48 @@ def _body_fields(body: JSON, command_class: type[Command], body_field: str | Non
     return {name: value for name, value in fields.items() if name not in command_class.path_fields}
 
 
+def _unknown_fields(
+    body: JSON, command_class: type[Command], from_path: Mapping[str, JSON], *, has_body: bool, body_field: str | None
+) -> list[str]:
+    """Return the names in the body that are ignored, because they are no fields or because the path sets their values.
+
+    If the whole body is the value of one field, its names are examined with that value.
+    """
+    if not isinstance(body, dict) or body_field is not None:
+        return []
+    known = command_class.body_fields(frozenset(from_path)) if has_body else frozenset[str]()
+    return [name for name in body if name not in known]
+
+
+def _validate_strictly_or_not(
+    context: RequestContext, command_class: type[Command], fields: Mapping[str, JSON], unknown: list[str]
+) -> Command:
+    """Return the command with these fields. ``unknown`` holds the names of other fields in the body.
+
+    :raises InvalidFields: if a field is invalid or, if the caller prefers strict handling, if a field or a query
+        parameter is unknown.
+    """
+    if not context.preference.is_strict:
+        command = validate_command(context, command_class, fields, collecting_context(unknown))
+        context.ignore_unknown(unknown)
+        return command
+    errors = context.errors_of_unknown(unknown)
+    try:
+        command = validate_command(context, command_class, fields, STRICT_CONTEXT)
+    except InvalidFields as invalid:
+        raise InvalidFields(invalid.body | errors) from None
+    if errors:
+        raise InvalidFields(errors)
+    return command
+
+
 def validate_command(
     context: RequestContext,
     command_class: type[Command],
     fields: Mapping[str, JSON],
-    validation_context: Mapping[str, bool] | None = None,
+    validation_context: ValidationContext | None = None,
 ) -> Command:
-    """Return the command with these fields. ``validation_context`` sets how strictly nested objects are checked.
+    """Return the command with these fields. ``validation_context`` says what unknown fields in nested objects are.
 
     :raises InvalidFields: if a field is invalid. The exception's body lists the errors by field.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from models.refusals import (
     BodyTooLarge,
     InvalidFields,
     MalformedRequest,
+    RequestTimedOut,
     Unauthenticated,
     UnsupportedContentCoding,
     UnsupportedMediaType,
@@ -159,10 +161,17 @@ def if_version(value: JSON) -> int:
 # --- bodies ----------------------------------------------------------------------------------------------------
 
 
-async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
-    """Read the request body, which may have at most ``limit`` bytes.
+BODY_PART_SECONDS: Final = 10.0
+"""How long a client may take to send the next part of a body."""
+
+
+async def read_body(
+    headers: Headers, receive: Receive, *, limit: int, part_seconds: float = BODY_PART_SECONDS
+) -> bytes:
+    """Read the request body, which may have at most ``limit`` bytes. Each part must arrive within ``part_seconds``.
 
     :raises BodyTooLarge: if the body exceeds the limit.
+    :raises RequestTimedOut: if a part does not arrive in time.
     :raises MalformedRequest: if the client disconnects before the body is complete.
     """
     length = headers.get(b"content-length")
@@ -173,7 +182,11 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
     body = b""
     more = True
     while more:
-        message = await receive()
+        try:
+            async with asyncio.timeout(part_seconds):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimedOut(part_seconds) from None
         if message["type"] != "http.request":
             # The part that arrived might be valid JSON with another meaning.
             raise MalformedRequest("The body is incomplete.")

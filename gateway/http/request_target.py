@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.http.parsing import Headers
 from gateway.http.responses import accepts_problem_json, refusal_response
-from models.refusals import MalformedRequest, NotFound, Refusal
+from models.refusals import MalformedRequest, NotFound, Refusal, UriTooLong
+
+QUERY_LIMIT_BYTES: Final = 8 * 1024
 
 
 class RequestTarget:
     """ASGI middleware that refuses requests whose target is ambiguous.
 
     A request must have exactly one ``Host`` header (RFC 9112 §3.2); only an HTTP/1.0 request may omit it. Otherwise the
-    response is 400. A path that contains an encoded slash, which some servers decode and others do not, gets 404.
+    response is 400. A path that contains an encoded slash, which some servers decode and others do not, gets 404. A
+    query of more than :data:`QUERY_LIMIT_BYTES` gets 414.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -35,4 +40,6 @@ def _refusal(scope: Scope) -> Refusal | None:
         return MalformedRequest("Send exactly one Host header.")
     if b"%2f" in scope["raw_path"].partition(b"?")[0].lower():
         return NotFound()
+    if len(scope["query_string"]) > QUERY_LIMIT_BYTES:
+        return UriTooLong(QUERY_LIMIT_BYTES)
     return None

@@ -12,13 +12,16 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from models.refusals import Refusal
 from models.types import JSON
+from tasks.commands.fields import OBJECT_ERRORS_KEY
 
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -137,22 +140,95 @@ def _matches(if_none_match: str, tag: str) -> bool:
     return any(each.strip().removeprefix("W/") in ("*", tag) for each in if_none_match.split(","))
 
 
+MAX_NAMES_LENGTH: Final = 1000
+MAX_NAME_LENGTH: Final = 100
+
+
+def list_of_names(names: Sequence[str]) -> str:
+    """Return names as a header's value, separated by commas, without repetitions.
+
+    Whatever could end a name or the header is percent-encoded. ``...`` stands for the end of a name that is longer than
+    :data:`MAX_NAME_LENGTH`, and for the names for which :data:`MAX_NAMES_LENGTH` characters do not suffice.
+    """
+    listed: list[str] = []
+    length = 0
+    for name in map(_quoted, dict.fromkeys(names)):
+        length += len(name) + 2
+        if length > MAX_NAMES_LENGTH:
+            listed.append("...")
+            break
+        listed.append(name)
+    return ", ".join(listed)
+
+
+def _quoted(name: str) -> str:
+    shown = name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH] + "..."
+    return quote(shown, safe="/$@[]:", errors="replace")
+
+
 # --- errors ----------------------------------------------------------------------------------------------------
 
 
 def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
     """Return a refusal as a response, in the format of RFC 9457 if ``problem`` is true."""
-    if not problem:
-        return json_response(refusal.status, refusal.body, refusal.headers)
-    details = problem_details(refusal.status, refusal.body) | dict(refusal.problem_members)
-    return HttpResponse(refusal.status, encode_json(details), dict(refusal.headers), PROBLEM_TYPE)
+    members = refusal.problem_members
+    return error_response(refusal.status, refusal.body, refusal.headers, problem=problem, problem_members=members)
 
 
-def error_response(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
-    """Return an error as a response, in the format of RFC 9457 if ``problem`` is true."""
+def error_response(
+    status: int,
+    body: JSON,
+    headers: Mapping[str, str] | None = None,
+    *,
+    problem: bool,
+    problem_members: Mapping[str, JSON] = MappingProxyType({}),
+) -> HttpResponse:
+    """Return an error as a response, in the format of RFC 9457 if ``problem`` is true.
+
+    ``problem_members`` replace members of the latter, or are added to them.
+    """
+    body = cut_errors(body)
     if not problem:
         return json_response(status, body, headers)
-    return HttpResponse(status, encode_json(problem_details(status, body)), dict(headers or {}), PROBLEM_TYPE)
+    details = problem_details(status, body) | dict(problem_members)
+    details["errors"] = details["errors"][: MAX_ERRORS + 1]
+    return HttpResponse(status, encode_json(details), dict(headers or {}), PROBLEM_TYPE)
+
+
+MAX_ERRORS: Final = 20
+"""How many field errors a response lists."""
+
+
+def cut_errors(body: JSON) -> JSON:
+    """Return an error body with at most :data:`MAX_ERRORS` field errors, and the number of those left out."""
+    if not isinstance(body, dict) or "detail" in body:
+        return body
+    total = _count_errors(body)
+    if total <= MAX_ERRORS:
+        return body
+    kept, _ = _first_errors(body, MAX_ERRORS)
+    left_out = [f"{total - MAX_ERRORS} more errors are not listed."]
+    return kept | {OBJECT_ERRORS_KEY: [*kept.get(OBJECT_ERRORS_KEY, ()), *left_out]}
+
+
+def _count_errors(errors: JSON) -> int:
+    if isinstance(errors, dict):
+        return sum(_count_errors(each) for each in errors.values())
+    return len(errors) if isinstance(errors, list) else 1
+
+
+def _first_errors(errors: JSON, most: int) -> tuple[Any, int]:
+    """Return the first ``most`` errors in their structure, and how many there may still be."""
+    if isinstance(errors, dict):
+        kept = {}
+        for name, inner in errors.items():
+            if most <= 0:
+                break
+            kept[name], most = _first_errors(inner, most)
+        return kept, most
+    if isinstance(errors, list):
+        return errors[:most], most - len(errors)
+    return errors, most - 1
 
 
 def accepts_problem_json(accept: str | None) -> bool:

@@ -37,7 +37,10 @@ log = structlog.get_logger(__name__)
 
 
 class Outcome(NamedTuple):
-    """A finished command. ``body`` is JSON text, and ``status`` is ``None`` if the command is dead or discarded."""
+    """A finished command. ``body`` is JSON text, and ``status`` is ``None`` if the command is dead or discarded.
+
+    ``problem`` is the JSON text of the members that only the RFC 9457 form of a refusal has.
+    """
 
     id: UUID
     type: str
@@ -48,11 +51,12 @@ class Outcome(NamedTuple):
     status: int | None
     body: str | None
     error: str | None
+    problem: str | None = None
 
 
 _READ: Final = f"""
 SELECT id, type, state, accepted_at, finished_at, attempts, outcome_status AS status,
-       outcome_body::text AS body, error
+       outcome_body::text AS body, error, outcome_problem::text AS problem
 FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND NOT ({IS_WAITING})
 """  # noqa: S608
 

@@ -15,6 +15,7 @@ from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState
+from models.refusals import ForbiddenCode
 from models.serializers import commands, directory, incidents, notifications, observations, webhooks
 from tasks.commands import json_schema
 from tasks.commands.base import Command
@@ -66,14 +67,18 @@ _TEXT: Final[Json] = {"type": "string"}
 _INTEGER: Final[Json] = {"type": "integer"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 _LABELS: Final[Json] = {
-    "type": "object",
-    "propertyNames": json_schema.STORABLE,
-    "additionalProperties": json_schema.STORABLE,
+    "type": ["object", "null"],
+    "properties": dict.fromkeys(("alertname", "project", "severity"), json_schema.STORABLE),
 }
+_ANNOTATIONS: Final[Json] = {"type": ["object", "null"], "properties": {"summary": json_schema.STORABLE}}
 
 
 def _object(**fields: Json) -> Json:
     return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _with_optional(schema: Json, **fields: Json) -> Json:
+    return schema | {"properties": schema["properties"] | fields}
 
 
 def _list(items: Json) -> Json:
@@ -96,9 +101,10 @@ _OTHER_SCHEMAS: Final[Json] = {
             "version": {"enum": ["4", 4]},
             "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
-            "groupLabels": _LABELS,
+            "groupLabels": {"description": "Shown in the title, as far as their values are text."},
+            "truncatedAlerts": {"description": "Above 0, a group that is resolved closes nothing."},
             "commonLabels": _LABELS,
-            "commonAnnotations": _LABELS,
+            "commonAnnotations": _ANNOTATIONS,
             "alerts": {
                 "type": "array",
                 "minItems": 1,
@@ -148,13 +154,21 @@ _OTHER_SCHEMAS: Final[Json] = {
             {"type": "object", "additionalProperties": {"anyOf": [_list(_TEXT), component_reference("FieldErrors")]}},
         ],
     },
-    "Problem": _object(
-        type=_TEXT,
-        title=_TEXT,
-        status=_INTEGER,
-        detail=_TEXT,
-        code=_TEXT,
-        errors=_list(_object(pointer=_TEXT, detail=_TEXT)),
+    "Problem": _with_optional(
+        _object(
+            type=_TEXT,
+            title=_TEXT,
+            status=_INTEGER,
+            detail=_TEXT,
+            code=_TEXT
+            | {
+                "description": "The reason phrase of the status in snake case or, of a 403, a more precise reason:"
+                f" {', '.join(ForbiddenCode)}."
+            },
+            errors=_list(_object(pointer=_TEXT, detail=_TEXT)),
+        ),
+        scopes=_list(_TEXT) | {"description": "With the code scope_missing: one of these scopes is needed."},
+        errorId=_TEXT | {"description": "Of a 500: the id of the error in the log, or of the command that failed."},
     ),
 }
 

@@ -104,11 +104,9 @@ def _parameters(operation: Operation) -> list[Json]:
     ]
     if operation.is_list:
         parameters += shared.PAGING_PARAMETERS
-    headers: list[str] = ["Act-As"]
+    headers: list[str] = ["Act-As", "Prefer"]
     if operation.is_command:
-        headers += ["Prefer", "Idempotency-Key", "If-Match"]
-    if operation.can_wait:
-        headers += ["Prefer"]
+        headers += ["Idempotency-Key", "If-Match"]
     if operation.has_etag:
         headers += ["If-None-Match"]
     if operation.is_stream:
@@ -127,7 +125,7 @@ def _responses(endpoint: Endpoint, operation: Operation) -> Json:
     for status in map(int, responses):
         responses[str(status)] |= {"headers": _response_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
-        headers = _headers("ETag", "Cache-Control") | _headers(*_waiting_headers(operation), required=False)
+        headers = _headers("ETag", "Cache-Control")
         responses["304"] = {"description": "The caller already has the current version.", "headers": headers}
     for status in _refusals(endpoint, operation):
         responses[str(status)] = _refusal(status, operation)
@@ -135,26 +133,27 @@ def _responses(endpoint: Endpoint, operation: Operation) -> Json:
         response["headers"] = (
             response.get("headers", {})
             | _headers(*shared.EVERY_RESPONSE_HEADERS)
-            | _headers(*shared.CORS_HEADERS, required=False)
+            | _headers(*shared.CORS_HEADERS, *shared.HANDLING_HEADERS, required=False)
         )
     return responses
 
 
 def _refusals(endpoint: Endpoint, operation: Operation) -> list[int]:
-    statuses = {400, 401, 403, 413, 415, 500, 503}
+    statuses = {400, 401, 403, 408, 413, 414, 415, 500, 503}
     if endpoint.permission is not None or "{" in endpoint.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429, *operation.refusals}
+        statuses |= {409, 412, 422, 429}
+    statuses.update(operation.refusals)
     return sorted(statuses)
 
 
-_COMMAND_HEADERS: Final = ("Idempotent-Replayed", "Preference-Applied")
+_COMMAND_HEADERS: Final = ("Idempotent-Replayed",)
 
 
 def _response_headers(operation: Operation, status: int) -> Json:
     required: list[str] = []
-    optional = _waiting_headers(operation)
+    optional: list[str] = []
     if operation.is_command:
         optional += _COMMAND_HEADERS
         (required if _returns_one_command(operation) else optional).append("Command-Id")
@@ -169,10 +168,6 @@ def _response_headers(operation: Operation, status: int) -> Json:
     if operation.is_stream:
         return shared.STREAM_HEADERS
     return _headers(*required) | _headers(*optional, required=False)
-
-
-def _waiting_headers(operation: Operation) -> list[str]:
-    return ["Preference-Applied"] if operation.can_wait else []
 
 
 def _headers(*names: str, required: bool = True) -> Json:

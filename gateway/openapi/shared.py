@@ -18,10 +18,12 @@ REFUSALS: Final = {
     401: "There is no credential, or it is invalid.",
     403: "The caller may not do this.",
     404: "The resource does not exist, or the caller may not see it.",
+    408: "The body did not arrive in time.",
     409: "The change conflicts with the current state.",
     410: "The change was already made.",
     412: "The resource has changed since the caller read it.",
     413: "The body is too large.",
+    414: "The query is too long.",
     415: "The body is not JSON, or it is encoded.",
     422: "The Idempotency-Key covers another request.",
     429: "The caller exceeds the rate limit.",
@@ -42,8 +44,15 @@ RESPONSE_HEADERS: Final = {
     "ETag": _response_header('"<version>-<digest of the body>"', pattern='^"[0-9]+-[0-9a-f]{16}"$'),
     "Idempotent-Replayed": _response_header("An earlier request with this key was accepted.", const="true"),
     "Link": _response_header("The previous and the next page, with rel, results and cursor."),
-    "Location": _response_header("Path of the accepted command.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
+    "Location": _response_header(
+        "URL of the accepted command.", pattern="^https?://[^ ]+/api/0/commands/[0-9a-f-]{36}/$"
+    ),
     "Preference-Applied": _response_header("The preferences of Prefer that were applied."),
+    "Tocsin-Ignored": _response_header(
+        "The body fields (nested ones as a path) and query parameters that were ignored because they are unknown."
+        " Separated by commas, percent-encoded, cut with ... after 1,000 characters.",
+        maxLength=1100,
+    ),
     "Retry-After": _response_header("Seconds to wait before the next attempt.", pattern="^[0-9]+$"),
     "WWW-Authenticate": _response_header("The authentication scheme.", const="Bearer"),
     "Accept-Encoding": _response_header("The only coding of a body, if it has another.", const="identity"),
@@ -64,6 +73,8 @@ CORS_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Hea
 """The headers of a response to a request with an ``Origin`` header."""
 
 EVERY_RESPONSE_HEADERS: Final = ("X-Request-Id",)
+HANDLING_HEADERS: Final = ("Preference-Applied", "Tocsin-Ignored")
+"""The headers that say how unknown body fields and query parameters were handled."""
 
 
 def _link(operation: str, description: str, **parameters: str) -> Json:
@@ -161,8 +172,9 @@ HEADER_PARAMETERS: Final = {
     "Act-As": _header("Act-As", "user:ID, the member whom a service acts for.", pattern="^user:[0-9]+$"),
     "Prefer": _header(
         "Prefer",
-        "respond-async responds at once; wait=N waits up to N seconds (0 to 30).",
-        examples=["respond-async", "wait=5"],
+        "respond-async responds at once; wait=N waits up to N seconds (0 to 30). These two are for commands and for"
+        " reading one. handling=strict refuses unknown body fields and query parameters with 400.",
+        examples=["respond-async", "wait=5", "handling=strict"],
     ),
     "Idempotency-Key": _header(
         "Idempotency-Key",

@@ -25,7 +25,7 @@ from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person, members, projects, users
 from models.enums import Channel, DecisionOutcome, IncidentStatus, NotificationReason
 from models.incidents.incident import incident_projects, incidents
-from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
+from models.incidents.mentions import MentionedTeam, MentionKind, ids_by_name, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
 from models.notifications.preferences import PLANNED_CHANNELS, STORM_WINDOW, Schedule, contact_from_row
@@ -57,15 +57,12 @@ class _Directory:
     account is not a member.
     """
 
-    names: Mapping[str, int]
+    names: Mapping[str, Sequence[int]]
     members: Mapping[int, frozenset[int] | None]
     teams: Mapping[int, MentionedTeam]
 
-    def user_named(self, name: str) -> int | None:
-        return self.names.get(name)
-
-    def user_exists(self, user: int) -> bool:
-        return user in self.members
+    def users_named(self, name: str) -> Sequence[int]:
+        return self.names.get(name, ())
 
     def teams_ever(self, user: int) -> Set[int] | None:
         return self.members.get(user)
@@ -168,8 +165,8 @@ class CommentPreview:
         people = await self._rows(
             select(
                 users.c.id,
-                username.label("username"),
-                email.label("email"),
+                users.c.username,
+                users.c.email,
                 members.c.id.is_not(None).label("is_member"),
                 TEAMS_EVER,
             )
@@ -185,10 +182,9 @@ class CommentPreview:
         )
         team_ids = [target.id for target in targets if target.kind is MentionKind.TEAM]
         team_rows = await self._rows(MENTIONED_TEAMS, {"ids": team_ids})
-        # Later rows win: active accounts over inactive ones, older over younger, usernames over e-mail addresses.
-        names = {row.email: row.id for row in people} | {row.username: row.id for row in people}
         return _Directory(
-            names,
+            # Later rows are better matches: active accounts before inactive ones, older before younger.
+            ids_by_name((row.id, row.username, row.email) for row in people),
             {row.id: frozenset(row.teams_ever) if row.is_member else None for row in people},
             {row.id: mentioned_team_from_row(row) for row in team_rows},
         )

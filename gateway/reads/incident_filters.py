@@ -25,7 +25,7 @@ from models.policy import (
     is_listed_by_default,
     require_team_access,
 )
-from models.refusals import Forbidden, MalformedRequest, NotFound, StringRefusal
+from models.refusals import Forbidden, ForbiddenCode, MalformedRequest, NotFound, StringRefusal
 from models.types import MAX_ID
 from tasks.commands.fields import identifier
 
@@ -180,7 +180,7 @@ def selected_projects(
 
 def _ids_of(names: Collection[Any], accessible: Mapping[Any, int]) -> tuple[int, ...]:
     if not accessible.keys() >= set(names):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return tuple(sorted(accessible[name] for name in names))
 
 
@@ -226,8 +226,9 @@ def _teams(
     for each in named:
         if not re.fullmatch("[0-9]+", each):
             raise StringRefusal(f"Invalid Team ID: {each}")
-    # Ids that belong to no team are ignored.
-    known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
+    # Ids that belong to no team of the organization are ignored.
+    found = (teams.get(identifier(each) or 0) for each in named)
+    known = [team for team in found if team is not None and team.organization_id == organization.id]
     for team in known:
         require_team_access(actor, organization, team)
     mine = actor.teams if MY_TEAMS in values else frozenset[int]()

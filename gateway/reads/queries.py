@@ -6,14 +6,15 @@ The policy decides who may read what. If the database paginates a list, that dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, cast, exists, func, literal_column, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, exists, func, literal_column, or_, select
 
 from gateway.http.pagination import Page
+from gateway.reads.command_outcomes import COMMAND_COLUMNS
 from gateway.reads.database import QueryRunner, Rows, paginate
 from gateway.reads.projects import is_accessible
 from models.directory.policy_facts import PROJECT_COLUMNS, project_from_row
@@ -224,25 +225,28 @@ class Queries:
         return count
 
     async def command(self, id_: UUID) -> Any:
-        """Return a command's row with its outcome and its organization's ``slug``, or ``None`` if there is none."""
+        """Return a command's row with :data:`COMMAND_COLUMNS`, or ``None`` if there is none."""
         rows = await self._rows(
-            select(
-                commands.c.id,
-                commands.c.type,
-                commands.c.state,
-                commands.c.caller,
-                commands.c.accepted_at,
-                commands.c.finished_at,
-                commands.c.attempts,
-                commands.c.outcome_status,
-                cast(commands.c.outcome_body, Text).label("outcome_body"),
-                commands.c.error,
-                organizations.c.slug,
-            )
+            select(*COMMAND_COLUMNS)
             .outerjoin_from(commands, organizations, organizations.c.id == commands.c.organization_id)
             .where(commands.c.id == id_)
         )
         return rows[0] if rows else None
+
+    async def commands(
+        self, organization: int, caller: str, page: Page, *, states: Sequence[str], types: Sequence[str]
+    ) -> Rows:
+        """Return a page of a caller's commands in an organization, newest first. Empty filters select all."""
+        statement = (
+            select(*COMMAND_COLUMNS)
+            .join_from(commands, organizations, organizations.c.id == commands.c.organization_id)
+            .where(commands.c.caller == caller, commands.c.organization_id == organization)
+        )
+        if states:
+            statement = statement.where(commands.c.state.in_(states))
+        if types:
+            statement = statement.where(commands.c.type.in_(types))
+        return await self._rows(paginate(statement, page, commands.c.seq, descending=True))
 
     async def canaries(self) -> list[CanaryStatus]:
         """Return the canary status of every queue."""

@@ -11,7 +11,7 @@ from gateway.http.responses import HttpResponse
 from models.permissions import INCIDENT
 from models.policy import require_comment_author
 from models.serializers.incidents import preview_recipient_json
-from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.comments import DeleteComment, EditComment, PostComment, require_few_mentions
 from tasks.commands.fields import mention
 
 PREVIEW_PAGE = 100
@@ -43,6 +43,7 @@ async def preview_comment(context: RequestContext) -> HttpResponse:
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=PREVIEW_PAGE)
+    require_few_mentions(context.query.getlist("mentions"))
     recipients = await context.container.previews.recipients(
         context.organization,
         number,

@@ -11,6 +11,8 @@ from models.enums import OpsRole
 
 async def import_directory(context: RequestContext) -> HttpResponse:
     """Import a directory document, either completely or not at all. Every later request uses the new directory."""
+    # Unknown keys in the document are errors in any case.
+    context.ignore_unknown([])
     return json_response(200, await context.container.directory.import_document(context.body))
 
 

@@ -25,18 +25,19 @@ _POLICY: Final = (
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+# The paths are relative, so that they hold under a proxy's prefix, too.
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
     <title>tocsin API</title>
-    <link rel="stylesheet" href="/docs/files/swagger-ui.css">
-    <link rel="icon" type="image/png" href="/docs/files/favicon-32x32.png">
+    <link rel="stylesheet" href="docs/files/swagger-ui.css">
+    <link rel="icon" type="image/png" href="docs/files/favicon-32x32.png">
   </head>
   <body>
     <div id="swagger-ui"></div>
-    <script src="/docs/files/swagger-ui-bundle.js"></script>
-    <script src="/docs/files/start.js"></script>
+    <script src="docs/files/swagger-ui-bundle.js"></script>
+    <script src="docs/files/start.js"></script>
   </body>
 </html>
 """

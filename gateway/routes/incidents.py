@@ -10,15 +10,15 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
-from gateway.http.responses import HttpResponse, conditional_response
+from gateway.http.responses import HttpResponse, conditional_response, json_response
 from gateway.reads.incident_list import IncidentListItem
 from gateway.reads.queries import author_from_row
 from models.directory.queries import person_from_row
 from models.enums import IncidentStatus
 from models.incidents.queries import activity_from_row
 from models.permissions import INCIDENT, INCIDENTS
-from models.policy import require_project_access
-from models.refusals import StringRefusal
+from models.policy import require_may_explain, require_person, require_project_access
+from models.refusals import InvalidFields, StringRefusal
 from models.serializers.incidents import (
     IncidentJson,
     IncidentRule,
@@ -27,8 +27,10 @@ from models.serializers.incidents import (
     incident_json,
     subscriber_json,
 )
+from models.serializers.notifications import decisions_json
 from models.types import JSON
 from tasks.commands import json_schema
+from tasks.commands.fields import NOT_AN_INTEGER, identifier
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 
 LIST_PAGE = 25
@@ -162,6 +164,27 @@ async def list_subscribers(context: RequestContext) -> HttpResponse:
     )
 
 
+async def explain_incident(context: RequestContext) -> HttpResponse:
+    """Return why a person was, or was not, notified of an incident's comments and status changes, newest first."""
+    number, organization = context.incident_number(), context.organization
+    projects = await context.container.queries.incident_projects(organization.id, number)
+    require_project_access(context.actor, organization, projects)
+    user = _explained_user(context)
+    require_may_explain(context.actor, user)
+    found = await context.container.decisions.of_incident(organization, number, projects, user)
+    return json_response(200, decisions_json(found))
+
+
+def _explained_user(context: RequestContext) -> int:
+    if "user" not in context.query:
+        require_person(context.actor)
+        return context.actor.user_id or 0
+    user = identifier(context.query["user"])
+    if user is None:
+        raise InvalidFields({"user": [NOT_AN_INTEGER]})
+    return user
+
+
 # Other date formats are accepted, too.
 DATE = {"type": "string", "format": "date-time"}
 
@@ -247,6 +270,23 @@ ENDPOINTS = (
                 {200: "Activity"},
                 parameters=(Parameter("desc", "1 (the default) lists the newest first, others the oldest."),),
                 is_list=True,
+            )
+        },
+    ),
+    _incident_endpoint(
+        "/api/0/organizations/{organization}/incidents/{identifier}/explain/",
+        {
+            "GET": Operation(
+                explain_incident,
+                "Explain whom an incident notified, and why",
+                {200: "DecisionList"},
+                parameters=(
+                    Parameter(
+                        "user",
+                        "Id of the person; for managers and owners. Without it: the caller.",
+                        {"type": "integer", "minimum": 0},
+                    ),
+                ),
             )
         },
     ),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from gateway.api.alertmanager import parse_alert_group
+import re
+from functools import partial
+from typing import Final
+
+from gateway.api.alertmanager import parse_alert_group, unknown_fields
 from gateway.api.bulk import BulkItem, submit_items
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import Endpoint, Operation
+from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES, parse_idempotency_key, parse_if_match, require_object
-from gateway.http.responses import HttpResponse
+from gateway.http.responses import HttpResponse, json_response
 from models.permissions import INCIDENTS
 from models.policy import require_may_submit
+from models.refusals import InvalidFields, TooManyRequests, Unavailable
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG
+
+SOURCE: Final = "[A-Za-z0-9._-]{1,64}"
 
 
 async def receive_alerts(context: RequestContext) -> HttpResponse:
@@ -20,8 +27,31 @@ async def receive_alerts(context: RequestContext) -> HttpResponse:
     require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
     key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
     body = require_object(await context.json_body())
-    item = BulkItem(entry, await context.offload(parse_alert_group, body))
-    return await submit_items(context, [item], condition=condition, header_key=key)
+    parse = partial(parse_alert_group, source=_source(context), default_project=_default_project(context))
+    command = await context.offload(parse, body)
+    context.ignore_unknown(unknown_fields(body))
+    if command is None:
+        # Alertmanager would repeat what is refused, and there is nothing to do.
+        return json_response(202, {"commands": []})
+    try:
+        return await submit_items(context, [BulkItem(entry, command)], condition=condition, header_key=key)
+    except TooManyRequests as refusal:
+        # Alertmanager gives up after any 4xx.
+        raise Unavailable(refusal.body["detail"], retry_after=refusal.retry_after) from None
+
+
+def _source(context: RequestContext) -> str | None:
+    source = context.query.get("source")
+    if source is not None and not re.fullmatch(SOURCE, source):
+        raise InvalidFields({"source": ["Send 1 to 64 letters, digits, dots, hyphens or underscores."]})
+    return source
+
+
+def _default_project(context: RequestContext) -> str | None:
+    project = context.query.get("project", "").strip()
+    if "\0" in project:
+        raise InvalidFields({"project": ["Invalid project"]})
+    return project or None
 
 
 ENDPOINTS = (
@@ -33,6 +63,14 @@ ENDPOINTS = (
                 "Receive alerts from Prometheus Alertmanager",
                 {202: "CommandList", 200: "CommandList"},
                 body="AlertGroup",
+                parameters=(
+                    Parameter(
+                        "source",
+                        "Name that keeps several Alertmanagers apart; the key becomes NAME:groupKey.",
+                        {"type": "string", "pattern": f"^{SOURCE}$"},
+                    ),
+                    Parameter("project", "Slug of the project for alerts that name none, or an unknown one."),
+                ),
                 is_command=True,
             )
         },

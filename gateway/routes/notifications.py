@@ -31,7 +31,7 @@ async def list_notifications(context: RequestContext) -> HttpResponse:
     require_person(context.actor)
     page = parse_page(context.query, default=PAGE)
     rows = await context.container.queries.inbox(context.actor, context.organization, page, unread=_unread(context))
-    organization_url = f"{context.container.settings.public_url or ''}/organizations/{context.organization.slug}"
+    organization_url = f"{context.base_url}/organizations/{context.organization.slug}"
     return page_response(
         page,
         rows,

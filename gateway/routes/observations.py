@@ -10,7 +10,7 @@ from gateway.http.responses import HttpResponse
 from models.directory.policy_facts import NamedProject
 from models.permissions import ALERT_RULES
 from models.policy import has_project_access, require_project_access
-from models.refusals import Forbidden, InvalidFields
+from models.refusals import Forbidden, ForbiddenCode, InvalidFields
 from models.serializers.observations import observation_json
 from tasks.commands.fields import row_id
 from tasks.commands.observations import ObserveMetric
@@ -61,7 +61,7 @@ async def _requested_projects(context: RequestContext) -> list[NamedProject]:
         raise InvalidFields({"project": ["Invalid project"]})
     accessible = [each for each in projects if has_project_access(context.actor, context.organization, each.facts)]
     if not requested <= {each.slug for each in accessible}:
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return [each for each in accessible if not requested or each.slug in requested]
 
 

@@ -32,6 +32,7 @@ async def follow_events(context: RequestContext) -> HttpResponse:
         incident=await _selected_incident(context),
         last_id=_id_of(last),
         is_resuming=bool(last),
+        base_url=context.base_url,
     )
     return StreamedResponse(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=subscriber)
 

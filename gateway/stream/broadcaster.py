@@ -57,14 +57,13 @@ class EventBroadcaster:
         *,
         wake_url: str | None,
         seconds: float,
-        site_url: str = "",
     ) -> None:
         self.heartbeat_seconds = HEARTBEAT_SECONDS
         self.poll_seconds = 0.5
         self.caller_ttl_seconds = 1.0
         self.max_queued_frames = 1000
         self.max_rows_per_poll = 5000
-        self._feed = EventFeed(engine, site_url=site_url)
+        self._feed = EventFeed(engine)
         self._authenticator = authenticator
         self._wake_url = wake_url
         self._seconds = seconds
@@ -100,9 +99,16 @@ class EventBroadcaster:
             subscriber.end(STOPPING)
 
     async def subscribe(
-        self, credential: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
+        self,
+        credential: Credential,
+        caller: Caller,
+        *,
+        incident: int | None,
+        last_id: UUID | None,
+        is_resuming: bool,
+        base_url: str = "",
     ) -> StreamSubscriber:
-        """Open a stream. ``incident`` (a row id) limits it to one incident.
+        """Open a stream. ``incident`` (a row id) limits it to one incident. Links in it start with ``base_url``.
 
         If ``is_resuming`` is true, the stream first replays the events after ``last_id`` or, if that id is unknown, the
         events from the last 24 hours.
@@ -112,7 +118,7 @@ class EventBroadcaster:
         """
         if self._is_closing:
             raise Unavailable
-        subscriber = StreamSubscriber(self, credential, caller, incident)
+        subscriber = StreamSubscriber(self, credential, caller, incident, base_url=base_url)
         subscriber.last_id, subscriber.is_resuming = last_id, is_resuming
         try:
             # A stream must not join during a poll, whose events go only to the subscribers with which it began.
@@ -165,7 +171,7 @@ class EventBroadcaster:
                     projects = await self._feed.projects({item.incident for item in items})
                 for item in items:
                     if subscriber.ended is None and subscriber.may_receive(item, projects[item.incident]):
-                        yield item.frame
+                        yield item.frame(subscriber.base_url)
                 if after is None:
                     return
         except Exception as error:
@@ -290,7 +296,7 @@ async def _distribute(
     for item in items:
         for subscriber in subscribers[item.organization]:
             if subscriber.may_receive(item, projects[item.incident]):
-                subscriber.enqueue(item.frame)
+                subscriber.enqueue(item.frame(subscriber.base_url))
         # With thousands of subscribers, this takes a while, so other requests may run in between.
         await asyncio.sleep(0)
 

@@ -11,7 +11,8 @@ id at its first write. See docs/decisions/0006-snapshot-cursors-for-streams.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -54,12 +55,15 @@ class Resumption(NamedTuple):
 
 
 class FeedItem(NamedTuple):
-    """An event or an inbox item, as a frame to send. ``user_id`` is the item's owner, or ``None`` for an event."""
+    """An event or an inbox item. ``user_id`` is the item's owner, or ``None`` for an event.
+
+    ``frame`` takes the start of the gateway's URLs for the stream's caller, and returns the frame to send.
+    """
 
     organization: int
     incident: int
     user_id: int | None
-    frame: bytes
+    frame: Callable[[str], bytes]
 
 
 class FeedBatch(NamedTuple):
@@ -157,13 +161,9 @@ WHERE n.id = ANY(%(numbers)s::bigint[])
 
 
 class EventFeed:
-    """Queries for the feed. They do not convert database errors.
+    """Queries for the feed. They do not convert database errors."""
 
-    Links in the events start with ``site_url``, the gateway's public URL, or are paths if it is empty.
-    """
-
-    def __init__(self, engine: AsyncEngine, *, site_url: str = "") -> None:
-        self._site_url = site_url
+    def __init__(self, engine: AsyncEngine) -> None:
         # Each statement is a transaction of its own, and so has its own snapshot.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -270,9 +270,9 @@ class EventFeed:
         items = []
         for row in rows:
             if row.number is None:
-                frame = event_frame(str(row.id), row.type, row.body)
+                frame = _same_for_everyone(event_frame(str(row.id), row.type, row.body))
             elif row.number in inbox:
-                frame = notification_frame(inbox[row.number], self._site_url)
+                frame = partial(notification_frame, inbox[row.number])
             else:
                 continue  # The incident has been deleted in the meantime.
             items.append(FeedItem(row.organization_id, row.incident_id, row.user_id, frame))
@@ -281,6 +281,10 @@ class EventFeed:
     async def _rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
         async with self._engine.connect() as connection:
             return await fetch_all(connection, statement, parameters)
+
+
+def _same_for_everyone(frame: bytes) -> Callable[[str], bytes]:
+    return lambda _: frame
 
 
 def _position_of(row: Any) -> Position:

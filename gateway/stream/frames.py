@@ -20,9 +20,12 @@ def event_frame(id_: str, type_: str, body: str) -> bytes:
     return f"id: {id_}\nevent: {type_}\ndata: {body}\n\n".encode()
 
 
-def notification_frame(row: Any, site_url: str) -> bytes:
-    """Return the event for an inbox item from its row, which also holds its incident, activity and organization."""
-    event = NotificationCreated(notification_json(row, f"{site_url}/organizations/{row.slug}"))
+def notification_frame(row: Any, base_url: str) -> bytes:
+    """Return the event for an inbox item from its row, which also holds its incident, activity and organization.
+
+    Links start with ``base_url``.
+    """
+    event = NotificationCreated(notification_json(row, f"{base_url}/organizations/{row.slug}"))
     id_ = notification_event_id(row.id, row.date_created)
     incident: dict[str, JSON] = {
         "id": str(row.incident),

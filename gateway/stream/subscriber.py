@@ -43,13 +43,23 @@ class Broadcaster(Protocol):
 class StreamSubscriber:
     """An open stream, with its caller, its queued frames and, once the stream has ended, the reason.
 
-    ``incident`` (a row id) limits the stream to one incident. ``joined_at`` is the snapshot after which the stream
-    receives live events. If ``is_resuming`` is true, the stream first receives the events that became visible between
-    ``last_id`` and that snapshot. Otherwise ``last_id`` is the id of the last event before the stream.
+    ``incident`` (a row id) limits the stream to one incident. Links start with ``base_url``. ``joined_at`` is the
+    snapshot after which the stream receives live events. If ``is_resuming`` is true, the stream first receives the
+    events that became visible between ``last_id`` and that snapshot. Otherwise ``last_id`` is the id of the last
+    event before the stream.
     """
 
-    def __init__(self, broadcaster: Broadcaster, credential: Credential, caller: Caller, incident: int | None) -> None:
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        credential: Credential,
+        caller: Caller,
+        incident: int | None,
+        *,
+        base_url: str = "",
+    ) -> None:
         self.credential = credential
+        self.base_url = base_url
         self.incident = incident
         self.ended: str | None = None
         self.last_id: UUID | None = None

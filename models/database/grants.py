@@ -40,6 +40,8 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # Accepts commands and imports the directory over HTTP. It never changes an incident.
     "tocsin_gateway": (
         Grant("INSERT", ("commands",)),
+        # A caller may cancel a command that waits.
+        Grant("UPDATE (state, finished_at)", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", ("idempotency_keys",)),
         Grant("INSERT, DELETE", ("used_tickets",)),
         *_DIRECTORY_CHANGES,

@@ -8,7 +8,7 @@ module compares sets.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
@@ -58,17 +58,32 @@ class MentionedTeam:
 class MentionFacts(Protocol):
     """The directory lookups that are needed to resolve an organization's mentions."""
 
-    def user_named(self, name: str) -> int | None:
-        """Return the id of the user with this username or e-mail address. ``name`` must be in lower case."""
+    def users_named(self, name: str) -> Sequence[int]:
+        """Return the ids of the users with this username or e-mail address, the best match first.
 
-    def user_exists(self, user: int) -> bool:
-        """Return whether a user with this id exists."""
+        ``name`` must be in lower case.
+        """
 
     def teams_ever(self, user: int) -> Set[int] | None:
         """Return the ids of all current and former teams of a member, or ``None`` if the user is not a member."""
 
     def team(self, team: int) -> MentionedTeam | None:
         """Return the team with this id, whichever organization it belongs to."""
+
+
+def ids_by_name(people: Iterable[tuple[int, str, str]]) -> dict[str, tuple[int, ...]]:
+    """Return the ids of people by each of their names in lower case, the best match first.
+
+    ``people`` holds id, username and e-mail address. Usernames come before e-mail addresses; otherwise later people
+    come before earlier ones.
+    """
+    everyone = list(people)
+    names: dict[str, tuple[int, ...]] = {}
+    for id_, _, email in everyone:
+        names[email.lower()] = (id_, *names.get(email.lower(), ()))
+    for id_, username, _ in everyone:
+        names[username.lower()] = (id_, *(each for each in names.get(username.lower(), ()) if each != id_))
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +118,8 @@ class ResolvedMentions:
 class _Resolution:
     users: dict[int, None] = field(default_factory=dict)
     teams: dict[int, MentionedTeam] = field(default_factory=dict)
-    errors: dict[str, list[str]] = field(default_factory=dict)
+    indexes: dict[tuple[MentionKind, int], int] = field(default_factory=dict)
+    """The position of the first mention of each user and team."""
 
 
 def resolve_mentions(
@@ -115,15 +131,20 @@ def resolve_mentions(
     index, or one message for the whole list.
     """
     resolution = _Resolution()
+    errors: dict[str, list[str]] = {}
+    reasons: list[tuple[int, str]] = []
     for index, mention in enumerate(mentions):
-        if error := _resolve(mention, facts, organization, resolution):
-            resolution.errors[str(index)] = [error]
-    if resolution.errors:
-        raise _invalid(resolution.errors)
-    if any(attached_teams.isdisjoint(facts.teams_ever(user) or ()) for user in resolution.users):
-        raise _invalid(["Cannot mention a non team member"])
-    if not resolution.teams.keys() <= attached_teams:
-        raise _invalid(["Mentioned team not found or not associated with project"])
+        if error := _resolve(mention, facts, organization, resolution, index):
+            errors[str(index)] = [error.message]
+            reasons.append((index, error.reason))
+    if errors:
+        raise _invalid(errors, mentions, reasons)
+    if strangers := [user for user in resolution.users if attached_teams.isdisjoint(facts.teams_ever(user) or ())]:
+        places = [(resolution.indexes[MentionKind.USER, user], ON_NO_TEAM) for user in strangers]
+        raise _invalid(["Cannot mention a non team member"], mentions, places)
+    if others := resolution.teams.keys() - attached_teams:
+        places = [(resolution.indexes[MentionKind.TEAM, team], NOT_ATTACHED) for team in others]
+        raise _invalid(["Mentioned team not found or not associated with project"], mentions, places)
     return ResolvedMentions(frozenset(resolution.users), {team.id: team.people for team in resolution.teams.values()})
 
 
@@ -141,39 +162,64 @@ def resolve_owner(named: str | None, facts: MentionFacts, *, organization: int) 
     """
     resolution = _Resolution()
     if named is not None and (error := _resolve(named, facts, organization, resolution)):
-        raise InvalidFields({"owner": [error]})
+        raise InvalidFields({"owner": [error.message]}, [("#/owner", error.describe(named))])
     return Owner(next(iter(resolution.users), None), next(iter(resolution.teams), None))
 
 
-def _resolve(mention: str | None, facts: MentionFacts, organization: int, resolution: _Resolution) -> str | None:
-    """Resolve one mention and add it to ``resolution``, or return an error message if the mention is invalid."""
+class _MentionError(NamedTuple):
+    """The message that Sentry's incident API has for an invalid mention, and the reason, which says more."""
+
+    message: str
+    reason: str
+
+    def describe(self, mention: str | None) -> str:
+        return _describe(mention, self.reason)
+
+
+_NULL: Final = _MentionError(FIELD_NOT_NULL, "it names nobody")
+_NO_FORM: Final = _MentionError(UNPARSABLE, "it is not user:ID, team:ID, an id, a username or an e-mail address")
+_NO_NAME: Final = _MentionError(UNPARSABLE, "no member has this username or e-mail address")
+_NO_USER: Final = _MentionError("User does not exist", "no member has this id")
+_NO_TEAM: Final = _MentionError("Team does not exist", "no team has this id")
+ON_NO_TEAM: Final = "this person is on no team of the incident's projects"
+NOT_ATTACHED: Final = "this team is attached to none of the incident's projects"
+
+
+def _resolve(
+    mention: str | None, facts: MentionFacts, organization: int, resolution: _Resolution, index: int = 0
+) -> _MentionError | None:
+    """Resolve one mention and add it to ``resolution``, or return an error if the mention is invalid.
+
+    People and teams outside the organization are unknown: whether they exist elsewhere is nobody's business here.
+    """
     if mention is None:
-        return FIELD_NOT_NULL
+        return _NULL
     target = parse_mention(mention)
     if target is None:
-        return UNPARSABLE
+        return _NO_FORM
     if target.kind is MentionKind.TEAM:
-        return _resolve_team(target.id, facts, organization, resolution)
-    user = facts.user_named(target.name) if target.kind is MentionKind.NAME else target.id
+        team = facts.team(target.id)
+        if team is None or team.organization_id != organization:
+            return _NO_TEAM
+        resolution.teams[team.id] = team
+        resolution.indexes.setdefault((MentionKind.TEAM, team.id), index)
+        return None
+    is_name = target.kind is MentionKind.NAME
+    candidates = facts.users_named(target.name) if is_name else (target.id,)
+    user = next((each for each in candidates if facts.teams_ever(each) is not None), None)
     if user is None:
-        return UNPARSABLE
-    if not facts.user_exists(user):
-        return "User does not exist"
-    if facts.teams_ever(user) is None:
-        return "User is not a member of this organization"
+        return _NO_NAME if is_name else _NO_USER
     resolution.users[user] = None
+    resolution.indexes.setdefault((MentionKind.USER, user), index)
     return None
 
 
-def _resolve_team(id_: int, facts: MentionFacts, organization: int, resolution: _Resolution) -> str | None:
-    team = facts.team(id_)
-    if team is None:
-        return "Team does not exist"
-    if team.organization_id != organization:
-        return "Team is not a member of this organization"
-    resolution.teams[id_] = team
-    return None
+def _invalid(errors: JSON, mentions: Sequence[str | None], reasons: Iterable[tuple[int, str]]) -> InvalidFields:
+    sentences = ((f"#/mentions/{index}", _describe(mentions[index], reason)) for index, reason in sorted(reasons))
+    return InvalidFields({"mentions": errors}, sentences)
 
 
-def _invalid(errors: JSON) -> InvalidFields:
-    return InvalidFields({"mentions": errors})
+def _describe(mention: str | None, reason: str) -> str:
+    # What was no text cannot be quoted any more: the command holds an empty text instead.
+    shown = "null" if mention is None else f'"{mention[:100]}"' if mention else "The value"
+    return f"{shown}: {reason}."

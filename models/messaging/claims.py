@@ -21,7 +21,7 @@ from sqlalchemy import BigInteger, Column, Table
 from sqlalchemy.engine import Connection
 
 from models.base import METADATA, require_columns
-from models.enums import Lane
+from models.enums import CommandState, Lane
 from models.messaging.command_ledger import IS_WAITING
 from models.messaging.command_type import versioned_type_sql
 from models.messaging.trace import Trace
@@ -161,6 +161,7 @@ class Locked(NamedTuple):
     examined: int
 
 
+_TRY_LOCK: Final = "pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))"
 _LOCK: Final = f"""
 WITH ready AS MATERIALIZED (
     SELECT s.subject, s.ordinal
@@ -169,7 +170,7 @@ WITH ready AS MATERIALIZED (
     ORDER BY s.ordinal
 )
 SELECT subject, ordinal FROM ready
-WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))
+WHERE {_TRY_LOCK}
 LIMIT %(most)s
 """  # noqa: S608 - our own condition
 
@@ -273,6 +274,21 @@ def read_commands(
 def _seq_of(row: Any) -> int:
     seq: int = row.seq
     return seq
+
+
+# --- cancel ------------------------------------------------------------------------------------------------------
+
+# The statement's snapshot is older than the lock. PostgreSQL checks the condition of the UPDATE again if the row has
+# changed since then, so a command that a worker has just finished is left alone.
+CANCEL_COMMAND: Final = f"""
+WITH unclaimed AS MATERIALIZED (
+    SELECT id FROM commands WHERE id = %(id)s AND {IS_WAITING} AND {_TRY_LOCK}
+)
+UPDATE commands c SET state = '{CommandState.DISCARDED}', finished_at = clock_timestamp()
+FROM unclaimed WHERE c.id = unclaimed.id AND c.{IS_WAITING}
+RETURNING c.subject, c.lane
+"""  # noqa: S608 - our own condition
+"""The statement that discards a waiting command. It changes nothing while a worker holds the lock of the subject."""
 
 
 # --- the floor ---------------------------------------------------------------------------------------------------

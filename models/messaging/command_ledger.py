@@ -57,6 +57,8 @@ commands = Table(
     Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
     Column("outcome_body", JSONType, nullable=True),
+    # Of a refusal: the members that only its RFC 9457 form has, such as a more precise code.
+    Column("outcome_problem", JSONType, nullable=True),
     Column("error", Text, nullable=True),
     Column("request_id", Text, nullable=True),
     Column("traceparent", Text, nullable=True),
@@ -67,6 +69,7 @@ Index(
     commands.c.seq,
     postgresql_where=text(IS_WAITING),
 )
+Index("commands_caller_idx", commands.c.caller, commands.c.seq)
 Index("commands_waiting_by_lane_idx", commands.c.lane, commands.c.seq, postgresql_where=text(IS_WAITING))
 Index("commands_retry_idx", commands.c.next_attempt_at, postgresql_where=text(f"{IS_WAITING} AND {IS_DEFERRED}"))
 
@@ -148,19 +151,24 @@ def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> list[
 
 
 class CommandOutcome(NamedTuple):
-    """The final outcome of a command. ``body`` is serialized JSON, or ``None`` for a response without a body."""
+    """The final outcome of a command. ``body`` is serialized JSON, or ``None`` for a response without a body.
+
+    ``problem`` is a JSON object with the members that only the RFC 9457 form of a refusal has.
+    """
 
     id: UUID
     state: CommandState
     status: int
     body: str | None
+    problem: str | None = None
 
 
 _RECORD_OUTCOMES: Final = f"""
 UPDATE commands c
-SET state = o.state, outcome_status = o.status, outcome_body = o.body::json, finished_at = clock_timestamp(),
-    attempts = c.attempts + 1, next_attempt_at = NULL, error = NULL
-FROM unnest(%(id)b::uuid[], %(state)b::text[], %(status)b::smallint[], %(body)b::text[]) AS o(id, state, status, body)
+SET state = o.state, outcome_status = o.status, outcome_body = o.body::json, outcome_problem = o.problem::json,
+    finished_at = clock_timestamp(), attempts = c.attempts + 1, next_attempt_at = NULL, error = NULL
+FROM unnest(%(id)b::uuid[], %(state)b::text[], %(status)b::smallint[], %(body)b::text[], %(problem)b::text[])
+    AS o(id, state, status, body, problem)
 WHERE c.id = o.id AND c.{IS_WAITING}
 """  # noqa: S608 - our own condition
 

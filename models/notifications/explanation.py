@@ -1,7 +1,7 @@
 """Explanations: why a person was, or was not, notified of an activity, in one sentence per decision.
 
 The gateway and `tocsin explain` share the sentences. A decision is either recorded, in ``notification_decisions``, or
-derived for a person who was not in an activity's audience (:mod:`workers.notify.explanation`).
+derived for a person who was not in an activity's audience (:mod:`models.notifications.derivation`).
 """
 
 from __future__ import annotations

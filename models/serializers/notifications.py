@@ -54,8 +54,7 @@ class AuthorJson(TypedDict):
 class NotificationJson(TypedDict):
     """A notification in a person's inbox.
 
-    ``author`` is null if tocsin itself caused it, and after a retraction. ``link`` is the URL of the incident's page:
-    under ``TOCSIN_PUBLIC_URL`` or, if that is not set, a path.
+    ``author`` is null if tocsin itself caused it, and after a retraction. ``link`` is the URL of the incident's page.
     """
 
     id: Id

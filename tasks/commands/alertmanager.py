@@ -25,7 +25,10 @@ AlertStart = Annotated[
 
 
 class ReceiveAlerts(Command):
-    """Open an alert group's incident, change its severity, or close it, so that it follows the group's state."""
+    """Open an alert group's incident, change its severity, or close it, so that it follows the group's state.
+
+    ``default_project`` is the slug of the project that is used if ``project`` is missing or unknown.
+    """
 
     name: ClassVar[str] = "alertmanager.receive"
 
@@ -33,5 +36,6 @@ class ReceiveAlerts(Command):
     state: AlertStateField
     title: TextField
     project: OptionalText = None
+    default_project: OptionalText = Field(default=None, alias="defaultProject")
     severity: OptionalText = None
     starts_at: AlertStart = Field(default=None, alias="startsAt")

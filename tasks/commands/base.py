@@ -8,9 +8,11 @@ reused.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 from models.enums import CallerKind
 from tasks.commands.fields import OBJECT_ERRORS_KEY
@@ -46,6 +48,15 @@ class Command(BaseModel):
         """Return every name that a caller may use for a field."""
         fields = cls.model_fields
         return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.path_fields
+
+    @classmethod
+    @cache
+    def body_fields(cls, from_path: frozenset[str]) -> frozenset[str]:
+        """Return every name that a request body may use for a field, except for those whose values the path sets.
+
+        ``from_path`` holds the wire names of the fields that the path sets.
+        """
+        return frozenset(name for name in cls.wire_fields() if from_path.isdisjoint((name, to_camel(name))))
 
     def require_consistency(self) -> None:
         """Check the rules that concern several fields at once. By default, there are none.

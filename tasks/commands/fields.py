@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Annotated, Any, Final, TypeVar
@@ -29,6 +29,7 @@ NOT_AN_INTEGER: Final = "A valid integer is required."
 NOT_A_NUMBER: Final = "A valid number is required."
 IN_THE_FUTURE: Final = "This time is more than 10 minutes in the future."
 IN_THE_PAST: Final = "This time is in the past."
+UNKNOWN_FIELD: Final = "Unknown field."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """The key for errors about an object as a whole, unless a command defines its own."""
 
@@ -293,7 +294,7 @@ OptionalIncidentReference = Annotated[
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),
-    WithJsonSchema(json_schema.list_of(_MENTION)),
+    WithJsonSchema(json_schema.list_of(_MENTION, most=100)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
@@ -376,6 +377,12 @@ def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[st
     return checked
 
 
+def errors_of_unknown(names: Iterable[str]) -> dict[str, JSON]:
+    """Return the error for each of these unknown fields, by name."""
+    # A name may hold lone surrogates, which JSON in UTF-8 cannot.
+    return {name.encode("utf-8", "replace").decode(): [UNKNOWN_FIELD] for name in names}
+
+
 def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
     """Return one error that holds the errors in an object's fields, for a validator to raise."""
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
@@ -400,4 +407,4 @@ def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_E
 
 
 def _error_text(kind: str, message: str) -> str:
-    return {"missing": FIELD_REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)
+    return {"missing": FIELD_REQUIRED, "extra_forbidden": UNKNOWN_FIELD}.get(kind, message)

@@ -37,6 +37,7 @@ from tasks.commands.fields import (
     array,
     bounded_text,
     errors_by_field,
+    errors_of_unknown,
     field_error,
     int_if_integral,
     integer,
@@ -50,8 +51,17 @@ from tasks.commands.fields import (
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
 """The key for errors about a whole rule, trigger or action."""
 
-STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
+ValidationContext = Mapping[str, Any]
+"""How unknown fields in nested parts are treated: ignored, unless the context says otherwise."""
+
+STRICT_CONTEXT: Final[ValidationContext] = {"strict": True}
 """The validation context in which unknown fields in nested parts are errors."""
+
+
+def collecting_context(names: list[str]) -> ValidationContext:
+    """Return a validation context in which the paths of unknown fields in nested parts are appended to ``names``."""
+    return {"names": names, "path": ""}
+
 
 _SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
@@ -83,7 +93,14 @@ class NestedModel(BaseModel):
             return read(fields)._check_consistency(())
         name, kind = cls.nested
         whole = read(fields | {name: []})._check_consistency(parts)
-        return whole.model_copy(update={name: tuple(parse_part(kind, each, info.context) for each in parts)})
+        return whole.model_copy(
+            update={
+                name: tuple(
+                    parse_part(kind, each, _context_of_part(info.context, f"{name}/{index}"))
+                    for index, each in enumerate(parts)
+                )
+            }
+        )
 
     def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
         """Return the model if its fields are consistent with each other and with the parts, given as they were sent.
@@ -100,7 +117,11 @@ class RulePart(NestedModel):
 _P = TypeVar("_P", bound=RulePart)
 
 
-def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
+def _context_of_part(context: ValidationContext | None, path: str) -> ValidationContext | None:
+    return {**context, "path": f"{context['path']}{path}/"} if context and "path" in context else context
+
+
+def parse_part(kind: type[_P], value: JSON, context: ValidationContext | None) -> _P:
     """Validate a nested part, and report errors as if the part had been sent alone.
 
     :raises PydanticCustomError: if the part is invalid.
@@ -108,9 +129,12 @@ def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) 
     if not isinstance(value, dict):
         raise object_error({RULE_OBJECT_ERRORS_KEY: [not_an_object(value)]})
     known = {field.alias for field in kind.model_fields.values()}
+    unknown = [name for name in value if in_camel_case({name: None}).keys().isdisjoint(known)] if context else []
     errors: dict[str, JSON] = {}
-    if context:
-        errors = {name: ["Unknown field."] for name in in_camel_case(value) if name not in known}
+    if context and "names" in context:
+        context["names"].extend(f"{context['path']}{name}" for name in unknown)
+    elif context:
+        errors = errors_of_unknown(in_camel_case(dict.fromkeys(unknown)))
     try:
         read = kind.model_validate(value, context=dict(context or {}))
     except ValidationError as invalid:

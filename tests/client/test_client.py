@@ -265,3 +265,29 @@ def test_the_error_for_an_invalid_bulk_item_contains_its_index(mem: Any) -> None
         mem.bulk([LOOK, RawCommand("no.such", {})])
 
     assert set(refused.value.field_errors["commands"]) == {"1"}
+
+
+# --- strict handling -------------------------------------------------------------------------------------------
+
+
+def test_a_command_with_an_unknown_field_is_refused(mem: Any, gateway: Gateway, ledger: Engine) -> None:
+    with pytest.raises(Refused) as refusal:
+        mem.post(Misspelt(1, "Look at this."))
+
+    assert (refusal.value.status, refusal.value.field_errors) == (400, {"mention": ["Unknown field."]})
+    assert comments(ledger) == []
+
+
+def test_a_client_that_is_not_strict_lets_the_server_ignore_unknown_fields(
+    connect: Connect, gateway: Gateway, busy_worker: Worker
+) -> None:
+    lenient = connect(gateway.url, strict=False)
+
+    assert lenient.post(Misspelt(1, "Look at this.")).status == 201
+
+
+class Misspelt(PostComment):
+    """A comment with a field that the server does not know."""
+
+    def payload(self) -> dict[str, Any]:
+        return {**super().payload(), "mention": ["user:12"]}

@@ -16,6 +16,19 @@ from tests.conftest import Database
 from workers.notify.notifier import Notifier
 
 
+def a_notifier(engine: Engine, at: datetime | None = None) -> Notifier:
+    """Return a notifier, whose clock shows ``at`` if that is given."""
+    clock: dict[str, Any] = {} if at is None else {"clock": lambda: at}
+    return Notifier(engine, broker_settings(UNREACHABLE_BROKER), **clock)
+
+
+def plan_everything(engine: Engine, at: datetime | None = None) -> None:
+    """Plan all events that wait for it."""
+    notifier = a_notifier(engine, at)
+    while notifier.plan_batch():
+        pass
+
+
 @dataclass
 class Scene:
     """An organization with a project, the project's team, an incident, and a team member who writes the comments."""
@@ -34,13 +47,10 @@ class Scene:
 
     def notifier(self, at: datetime | None = None) -> Notifier:
         """Return a notifier, whose clock shows ``at`` if that is given."""
-        clock: dict[str, Any] = {} if at is None else {"clock": lambda: at}
-        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER), **clock)
+        return a_notifier(self.engine, at)
 
     def plan(self, at: datetime | None = None) -> None:
-        notifier = self.notifier(at)
-        while notifier.plan_batch():
-            pass
+        plan_everything(self.engine, at)
 
     def notified(self) -> dict[int, str]:
         """Return the reason for each person's inbox item, by user id."""

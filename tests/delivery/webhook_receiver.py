@@ -140,6 +140,7 @@ def a_claimed_delivery(**facts: Any) -> ClaimedDelivery:
         "destination_id": 1,
         "target_key": "webhook:1:1",
         "is_merged": False,
+        "merged_into": None,
         "attempts": 0,
         "body": b"{}",
         "date_created": datetime(2026, 11, 23, tzinfo=UTC),

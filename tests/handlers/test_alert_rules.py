@@ -149,8 +149,8 @@ def test_a_rule_is_owned_by_a_person_or_a_team(harness: Harness, acme: Acme, nam
     [
         ("user:999", "User does not exist"),
         ("team:999", "Team does not exist"),
-        ("user:14", "User is not a member of this organization"),
-        ("team:23", "Team is not a member of this organization"),
+        ("user:14", "User does not exist"),
+        ("team:23", "Team does not exist"),
         ("nobody", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
         ("meow:1", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
     ],

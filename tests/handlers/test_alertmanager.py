@@ -51,7 +51,7 @@ def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | N
 
 @pytest.mark.parametrize(
     ("severity", "status"),
-    [("critical", 20), ("warning", 10), ("info", 1), ("none", 1), ("Critical", 1), (None, 1)],
+    [("critical", 20), ("warning", 10), ("info", 1), ("none", 1), ("Critical", 20), (" WARNING", 10), (None, 1)],
 )
 def test_firing_alerts_open_an_incident_with_the_status_that_matches_their_severity(
     harness: Harness, acme: Acme, severity: str | None, status: int
@@ -93,7 +93,7 @@ def test_repeated_alerts_change_nothing(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
     before, counts = alert_incidents(harness), harness.row_counts()
 
-    code, body = harness.execute(firing(title="Another summary", startsAt="2026-01-02T03:04:05Z"), **acme.by_service())
+    code, body = harness.execute(firing(startsAt="2126-01-02T03:04:05Z"), **acme.by_service())
 
     assert (code, body["identifier"], body["version"]) == (200, "2", 1)
     assert (alert_incidents(harness), harness.row_counts()) == (before, counts)
@@ -138,13 +138,73 @@ def test_resolved_alerts_without_an_open_incident_change_nothing(harness: Harnes
 
 
 def test_alerts_that_fire_again_open_another_incident(harness: Harness, acme: Acme) -> None:
-    commands = [firing(), resolved(), firing("critical")]
-    ids = [harness.accept(each, **acme.by_service()) for each in commands]
+    for command in (firing(), resolved()):
+        harness.execute(command, **acme.by_service())
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE incidents SET date_closed = date_closed - interval '61 seconds'")
+
+    code, _ = harness.execute(firing("critical"), **acme.by_service())
+
+    assert code == 201
+    assert [(incident.identifier, incident.status) for incident in alert_incidents(harness)] == [(2, 2), (3, 20)]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])
+def test_alerts_that_fire_again_within_a_minute_reopen_the_incident(
+    harness: Harness, acme: Acme, at_once: bool
+) -> None:
+    commands = [firing(), resolved(), firing("critical"), resolved()]
+    ids = []
+    for each in commands:
+        ids.append(harness.accept(each, **acme.by_service()))
+        if not at_once:
+            harness.apply()
 
     harness.apply()
 
-    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 200, 201]
-    assert [(incident.identifier, incident.status) for incident in alert_incidents(harness)] == [(2, 2), (3, 20)]
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 200, 200, 200]
+    assert [harness.ledger_row(id_)["outcome_body"]["status"] for id_ in ids] == [10, 2, 20, 2]
+    assert [incident.identifier for incident in alert_incidents(harness)] == [2]
+
+
+def test_a_later_notification_changes_the_title_and_moves_the_start_back(harness: Harness, acme: Acme) -> None:
+    harness.execute(firing(startsAt="2026-01-02T03:04:05Z"), **acme.by_service())
+
+    renamed, first = harness.execute(
+        firing(title="Another summary", startsAt="2026-01-02T03:00:00Z"), **acme.by_service()
+    )
+    later, second = harness.execute(
+        firing(title="Another summary", startsAt="2026-01-02T04:00:00Z"), **acme.by_service()
+    )
+    harness.execute(resolved(title="Over"), **acme.by_service())
+
+    assert (renamed, first["title"], first["dateStarted"], first["version"]) == (
+        200, "Another summary", "2026-01-02T03:00:00Z", 2,
+    )  # fmt: skip
+    assert (later, second["dateStarted"], second["version"]) == (200, "2026-01-02T03:00:00Z", 2)
+    [incident] = alert_incidents(harness)
+    assert (incident.title, incident.date_started.isoformat()) == ("Another summary", "2026-01-02T03:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("named", "default", "outcome"),
+    [
+        ("p1", "p2", ["p1"]),
+        (None, "p2", ["p2"]),
+        ("nowhere", "p2", ["p2"]),
+        ("nowhere", "old", None),
+        (None, "x", None),
+    ],
+)
+def test_alerts_without_a_known_project_go_to_the_default_one(
+    harness: Harness, acme: Acme, named: str | None, default: str, outcome: list[str] | None
+) -> None:
+    code, body = harness.execute(firing(project=named, defaultProject=default), **acme.by_service())
+
+    if outcome is None:
+        assert (code, body) == (400, {"project": ["Invalid project"]})
+    else:
+        assert (code, body["projects"]) == (201, outcome)
 
 
 def test_every_alert_group_has_its_own_incident(harness: Harness, acme: Acme) -> None:

@@ -203,7 +203,7 @@ def test_a_newly_mentioned_team_subscribes_members_not_mentioned_before(harness:
 @pytest.mark.parametrize(
     ("mentions", "errors"),
     [
-        (["user:14"], {"mentions": {"0": ["User is not a member of this organization"]}}),
+        (["user:14"], {"mentions": {"0": ["User does not exist"]}}),
         (["own"], {"mentions": ["Cannot mention a non team member"]}),
     ],
 )

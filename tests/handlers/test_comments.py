@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from models.incidents.incident import incidents
 from tasks.commands.comments import PostComment
-from tests.builders import a_team
+from tests.builders import a_team, a_user
 from tests.handlers.acme import Acme, versions
 from tests.harness import Harness
 
@@ -61,8 +61,8 @@ UNPARSABLE = "Could not parse actor. Format should be `type:id` where type is `t
         (["user:12", "user:999"], {"1": ["User does not exist"]}),
         (["user:99999999999999999999"], {"0": ["User does not exist"]}),
         (["team:999"], {"0": ["Team does not exist"]}),
-        (["user:14"], {"0": ["User is not a member of this organization"]}),
-        (["team:23"], {"0": ["Team is not a member of this organization"]}),
+        (["user:14"], {"0": ["User does not exist"]}),
+        (["team:23"], {"0": ["Team does not exist"]}),
         ([None, "user:999"], {"0": ["This field may not be null."], "1": ["User does not exist"]}),
         (["user:15"], ["Cannot mention a non team member"]),
         (["user:13", "user:13", "user:15"], ["Cannot mention a non team member"]),
@@ -268,3 +268,14 @@ def test_a_duplicate_team_membership_does_not_hide_an_invalid_mention(
     outcome = harness.execute(comment("Help", *mentions), **acme.by("mem"))
 
     assert outcome == (400, {"mentions": [text]})
+
+
+def test_an_address_that_several_people_share_means_the_member_among_them(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET email = 'desk@x.test' WHERE id = 12")
+        # The account of a stranger is older, so it would come first.
+        a_user(connection, id=3, email="desk@x.test")
+
+    status, _ = harness.execute(comment("Help", "desk@x.test"), **acme.by("mem"))
+
+    assert (status, harness.subscribers()) == (201, {11: "commented", 12: "mention"})

@@ -23,6 +23,7 @@ from tasks.commands.alert_rules import CreateRule, RuleCommand
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
+from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
 from tests.builders import NOW, a_comment, a_webhook, a_webhook_delivery, an_alert_rule
@@ -373,3 +374,25 @@ def test_after_a_demotion_only_closing_is_still_allowed(harness: Harness, acme: 
     harness.apply()
 
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [403, 200]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("UPDATE organizations SET open_membership = false; DELETE FROM team_members", {"code": "no_project_access"}),
+        ("UPDATE tokens SET scopes = '{org:read}' WHERE user_id = 11", {"code": "scope_missing"}),
+    ],
+)
+def test_the_ledger_keeps_the_reason_of_a_refusal(
+    harness: Harness, acme: Acme, change: str, problem: dict[str, str]
+) -> None:
+    id_ = harness.accept(PostComment(incident="1", comment="Help"), **acme.by("mem"))
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql(change)
+
+    harness.apply()
+
+    row = harness.ledger_row(id_)
+    assert (row["state"], row["outcome_status"]) == ("rejected", 403)
+    assert row["outcome_problem"]["code"] == problem["code"]
+    assert ("project:read" in row["outcome_problem"].get("scopes", ())) == (problem["code"] == "scope_missing")

@@ -13,11 +13,10 @@ from uuid import UUID
 
 import httpx
 import psycopg
-import uvicorn
 import uvloop
 
 from gateway.container import Timeouts
-from gateway.main import GatewayServer, create_app
+from gateway.main import GatewayServer, create_app, server_config
 from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
 from tasks.broker.pubsub import OUTCOMES_CHANNEL, WakeupPublisher
@@ -51,17 +50,17 @@ class Gateway:
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.app = create_app(settings, timeouts)
-        config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        self._server = GatewayServer(config, self.app.state.container)
+        config = server_config(self.app, settings, timeout_graceful_shutdown=2)
+        self.server = GatewayServer(config, self.app.state.container)
         self._thread = threading.Thread(target=self._serve)
 
     def start(self) -> None:
         self._thread.start()
-        eventually(lambda: self._server.started)
+        eventually(lambda: self.server.started)
 
     def request_stop(self) -> None:
         """Request a shutdown, which takes a few tenths of a second, without waiting for it."""
-        self._server.should_exit = True
+        self.server.should_exit = True
 
     def stop(self) -> None:
         """Shut down the server if it is running, and wait for its end."""
@@ -73,7 +72,7 @@ class Gateway:
     def _serve(self) -> None:
         # The event loop used in production, which is also the faster one.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._server.serve(sockets=[self._socket]))
+            runner.run(self.server.serve(sockets=[self._socket]))
 
     def client(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
         """Return a client that sends this token and these headers. Underscores in header names stand for hyphens."""

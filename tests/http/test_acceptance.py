@@ -44,7 +44,7 @@ def test_respond_async_returns_the_accepted_command(gateway: Gateway) -> None:
 
     command = response.json()
     assert response.status_code == 202
-    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["location"] == f"{gateway.url}/api/0/commands/{command['id']}/"
     assert response.headers["retry-after"] == "1"
     assert response.headers["command-id"] == command["id"]
     assert response.headers["preference-applied"] == "respond-async"

@@ -51,7 +51,7 @@ def test_an_alert_group_is_acknowledged_as_soon_as_it_is_in_the_ledger(gateway: 
 
     [command] = response.json()["commands"]
     assert (response.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
-    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["location"] == f"{gateway.url}/api/0/commands/{command['id']}/"
     assert response.headers["command-id"] == command["id"]
     assert gateway.get(response.headers["location"], by="dev-bot").json() == command
 
@@ -219,3 +219,42 @@ def test_an_unavailable_database_is_503_with_retry_after(
         response = gateway.post(ALERTS, payload(), by="dev-bot")
 
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
+def test_a_source_and_a_default_project_come_from_the_query(gateway: Gateway, busy_worker: Worker) -> None:
+    with gateway.client("dev-bot", Prefer="wait=20") as client:
+        eu, us = (
+            client.post(f"{ALERTS}?source={name}&project=p2", json=payload(WITHOUT_PROJECT)) for name in ("eu", "us")
+        )
+
+    incidents = [response.json()["commands"][0]["outcome"]["body"] for response in (eu, us)]
+    assert [incident["projects"] for incident in incidents] == [["p2"], ["p2"]]
+    assert incidents[0]["identifier"] != incidents[1]["identifier"]
+
+
+@pytest.mark.parametrize("query", ["source=", "source=a:b", f"source={'x' * 65}", "project=%00"])
+def test_an_invalid_source_or_default_project_is_refused(gateway: Gateway, ledger: Engine, query: str) -> None:
+    response = gateway.post(f"{ALERTS}?{query}", payload(), by="dev-bot")
+
+    assert (response.status_code, list(response.json())) == (400, [query.partition("=")[0]])
+    assert accepted_count(ledger) == 0
+
+
+def test_a_truncated_group_without_firing_alerts_is_accepted_without_a_command(
+    gateway: Gateway, ledger: Engine
+) -> None:
+    response = gateway.post(ALERTS, payload(RESOLVED, truncatedAlerts=2), by="dev-bot")
+
+    assert (response.status_code, response.json()) == (202, {"commands": []})
+    assert accepted_count(ledger) == 0
+
+
+def test_above_the_rate_limit_alertmanager_gets_503_instead_of_429(
+    acme: object, settings: Callable[..., GatewaySettings]
+) -> None:
+    with running_gateway(settings(rate=1)) as gateway:
+        responses = [gateway.post(ALERTS, payload(), by="dev-bot") for _ in range(8)]
+
+    refused = [response for response in responses if response.status_code != 202]
+    assert {response.status_code for response in refused} == {503}
+    assert all(int(response.headers["retry-after"]) >= 1 for response in refused)

@@ -34,8 +34,8 @@ def test_each_kind_of_invalid_mention_has_its_own_message(gateway: Gateway, busy
             "1": ["This field may not be null."],
             "2": ["User does not exist"],
             "3": ["Team does not exist"],
-            "4": ["User is not a member of this organization"],
-            "5": ["Team is not a member of this organization"],
+            "4": ["User does not exist"],
+            "5": ["Team does not exist"],
         }
     }
 

@@ -47,7 +47,8 @@ def test_the_inbox_is_ordered_newest_first_and_counts_unread_items(
         "id": "", "reason": "mention", "event": None,
         "incident": {"identifier": "1", "title": inbox[0]["incident"]["title"]},
         "activity": {"id": str(newer)}, "author": {"id": "11", "name": "Mem"},
-        "link": "/organizations/acme/alerts/1/", "text": "new", "dateCreated": "", "dateRead": None, "retracted": False,
+        "link": f"{gateway.url}/organizations/acme/alerts/1/", "text": "new", "dateCreated": "", "dateRead": None,
+        "retracted": False,
     }  # fmt: skip
     assert (read.status_code, read.json()) == (200, {"read": 1})
     assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 1}

@@ -10,6 +10,7 @@ from gateway.api.alertmanager import parse_alert_group
 from models.enums import AlertState
 from models.refusals import BodyTooLarge, InvalidFields
 from models.types import JSON
+from tasks.commands.alertmanager import ReceiveAlerts
 from tests.alertmanager import (
     ESCALATED,
     FIRING,
@@ -35,6 +36,12 @@ def alert(status: str = "firing", **labels: str) -> dict[str, Any]:
     return {"status": status, "labels": labels, "startsAt": "2026-01-02T03:04:05Z"}
 
 
+def parsed(body: dict[str, JSON], **options: str) -> ReceiveAlerts:
+    command = parse_alert_group(body, **options)
+    assert command is not None
+    return command
+
+
 def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
     """Return a minimal payload; without `alerts`, with one firing alert."""
     return {"version": "4", "groupKey": "{}:{}", "status": "firing", "alerts": list(alerts or [alert()])} | fields
@@ -55,7 +62,7 @@ def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
 def test_a_real_payload_becomes_one_command(
     name: str, state: str, project: str | None, severity: str | None, title: str, key: str
 ) -> None:
-    command = parse_alert_group(payload(name))
+    command = parsed(payload(name))
 
     assert (command.state, command.project, command.severity) == (state, project, severity)
     assert (command.title, command.dedup_key) == (title, key)
@@ -71,7 +78,7 @@ def test_a_real_payload_becomes_one_command(
     ],
 )
 def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, began: str | None) -> None:
-    starts_at = parse_alert_group(payload(name)).starts_at
+    starts_at = parsed(payload(name)).starts_at
 
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
@@ -79,7 +86,7 @@ def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, beg
 def test_start_times_are_compared_across_time_zones_and_missing_ones_are_ignored() -> None:
     starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None, "0001-01-01T00:00:00Z")
 
-    command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))
+    command = parsed(group(*(alert() | {"startsAt": start} for start in starts)))
 
     assert command.starts_at is not None
     assert command.starts_at.isoformat() == "2026-01-02T10:00:00+00:00"
@@ -91,18 +98,27 @@ def test_start_times_are_compared_across_time_zones_and_missing_ones_are_ignored
         ({"severity": "critical"}, [alert(severity="warning")], "critical"),
         (
             {},
-            [alert("resolved", severity="critical"), alert(severity="warning"), alert(severity="critical")],
+            [alert("resolved", severity="critical"), alert(severity="info"), alert(severity="WARNING"), alert()],
             "warning",
         ),
+        ({}, [alert(severity="warning"), alert(severity="Critical")], "critical"),
+        ({}, [alert(severity="page"), alert(severity="info")], "page"),
         ({}, [alert("resolved", severity="critical"), alert()], None),
         ({"severity": " "}, [alert(severity="")], None),
     ],
-    ids=["common label", "first firing alert", "firing alert without the label", "blank label"],
+    ids=[
+        "common label",
+        "most severe",
+        "other case",
+        "no known severity",
+        "firing alert without the label",
+        "blank label",
+    ],
 )
-def test_a_label_comes_from_the_common_labels_or_the_first_firing_alert(
+def test_the_severity_is_that_of_the_most_severe_firing_alert(
     common: dict[str, str], alerts: list[JSON], severity: str | None
 ) -> None:
-    assert parse_alert_group(group(*alerts, commonLabels=common)).severity == severity
+    assert parsed(group(*alerts, commonLabels=common)).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -123,7 +139,7 @@ def test_a_label_comes_from_the_common_labels_or_the_first_firing_alert(
     ],
 )  # fmt: skip
 def test_the_title_is_the_summary_or_the_alert_name_with_the_group_labels(fields: dict[str, Any], title: str) -> None:
-    assert parse_alert_group(group(**fields)).title == title
+    assert parsed(group(**fields)).title == title
 
 
 @pytest.mark.parametrize(
@@ -138,11 +154,11 @@ def test_the_title_is_the_summary_or_the_alert_name_with_the_group_labels(fields
 def test_a_group_is_firing_only_if_both_its_status_and_one_of_its_alerts_are_firing(
     status: str, alerts: list[JSON], state: AlertState
 ) -> None:
-    assert parse_alert_group(group(*alerts, status=status)).state is state
+    assert parsed(group(*alerts, status=status)).state is state
 
 
 def test_optional_fields_may_be_missing_and_unknown_fields_are_ignored() -> None:
-    command = parse_alert_group(group({"status": "firing"}, newField={"a": [1]}))
+    command = parsed(group({"status": "firing"}, newField={"a": [1]}))
 
     assert (command.title, command.project, command.severity, command.starts_at) == ("Alert", None, None, None)
 
@@ -178,18 +194,13 @@ def test_optional_fields_may_be_missing_and_unknown_fields_are_ignored() -> None
             },
         ),
         (
-            group(alert() | {"labels": {"severity": 1, "job": None, "a": "b"}}),
-            {"alerts": {"0": {"labels": {"severity": [NO_STRING], "job": [NO_STRING]}}}},
+            group(alert() | {"labels": {"severity": 1, "project": None, "job": None, "a": "b"}}),
+            {"alerts": {"0": {"labels": {"severity": [NO_STRING], "project": [NO_STRING]}}}},
         ),
         (group(commonLabels="x"), {"commonLabels": ["Invalid data. Expected a dictionary, but got str."]}),
-        (group(groupLabels=None), {"groupLabels": [NOT_NULL]}),
         (
             group(commonAnnotations={"summary": "a\ud800"}),
             {"commonAnnotations": {"summary": ["Surrogate characters are not allowed: U+D800."]}},
-        ),
-        (
-            group(commonLabels={"\udfff": "x"}),
-            {"commonLabels": ["Surrogate characters are not allowed: U+DFFF."]},
         ),
     ],
 )  # fmt: skip
@@ -213,3 +224,32 @@ def test_a_command_over_the_size_limit_is_refused(field: str) -> None:
 
     with pytest.raises(BodyTooLarge):
         parse_alert_group(payload(**fields))
+
+
+def test_what_is_not_used_may_be_of_any_shape() -> None:
+    odd: JSON = {"status": "firing", "labels": {"job": 1, "\udfff": None}, "annotations": 7, "endsAt": [], "values": {}}
+    labels: JSON = {"cluster": "eu", "n": 1, "bad": "a\0b"}
+
+    command = parsed(
+        group(odd, groupLabels=labels, commonLabels={"x": 1}, commonAnnotations={"y": []}, truncatedAlerts="?")
+    )
+
+    assert (command.title, command.severity) == ("Alert (cluster=eu)", None)
+
+
+@pytest.mark.parametrize("labels", [None, [], "x"])
+def test_group_labels_of_another_shape_are_ignored(labels: JSON) -> None:
+    assert parsed(group(groupLabels=labels)).title == "Alert"
+
+
+def test_a_source_keeps_the_keys_of_several_alertmanagers_apart() -> None:
+    assert parsed(group(), source="eu").dedup_key == "eu:{}:{}"
+
+
+@pytest.mark.parametrize(("status", "alerts"), [("resolved", [alert("resolved")]), ("firing", [alert("resolved")])])
+def test_a_group_that_is_resolved_only_as_far_as_its_alerts_are_sent_is_not_closed(
+    status: str, alerts: list[JSON]
+) -> None:
+    assert parse_alert_group(group(*alerts, status=status, truncatedAlerts=3)) is None
+    assert parsed(group(*alerts, status=status, truncatedAlerts=0)).state is AlertState.RESOLVED
+    assert parsed(group(alert(), truncatedAlerts=3)).state is AlertState.FIRING

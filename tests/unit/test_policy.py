@@ -99,7 +99,7 @@ ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
     "teams": (permissions.TEAMS, {"GET": f"{ORGANIZATION} team:read team:write team:admin"}, ""),
     "projects": (permissions.PROJECTS, {"GET": f"{ORGANIZATION} project:read project:write project:admin"}, ""),
     "the inbox": (permissions.INBOX, {"GET": ANY_MEMBER, "POST": ANY_MEMBER}, ""),
-    "commands": (permissions.COMMANDS, {"POST": ANY_MEMBER}, ""),
+    "commands": (permissions.COMMANDS, dict.fromkeys(("GET", "POST"), ANY_MEMBER), ""),
 }
 WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
 """Endpoints and methods that remain available to an organization without the feature."""

@@ -271,9 +271,11 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
         context = CommandContext.authorize(pending, facts, changes)
         result = HANDLERS[row.type].apply(pending.command, context)
     except Refusal as refusal:
-        return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, orjson.dumps(refusal.body).decode())
-    body = None if result.body is None else orjson.dumps(result.body).decode()
-    return CommandOutcome(row.id, CommandState.APPLIED, result.status, body)
+        problem = orjson.dumps(refusal.problem_members).decode() if refusal.problem_members else None
+        body = orjson.dumps(refusal.body).decode()
+        return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, body, problem)
+    answer = None if result.body is None else orjson.dumps(result.body).decode()
+    return CommandOutcome(row.id, CommandState.APPLIED, result.status, answer)
 
 
 def _is_unavailable(error: Exception) -> bool:

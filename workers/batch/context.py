@@ -28,6 +28,7 @@ from models.policy import (
     OrganizationFacts,
     may_read,
     require_organization_access,
+    require_person,
     require_project_access,
     require_token_scope,
     require_valid_credential,
@@ -37,6 +38,7 @@ from models.serializers.incidents import IncidentRule, incident_details_json, in
 from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG
+from tasks.commands.fields import dedup_key_of
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes, Mute, PreferenceChanges
 from workers.batch.fact_request import PendingCommand
@@ -113,12 +115,15 @@ class CommandContext:
 
         :raises Forbidden: if the actor is not a person and does not act for one.
         """
+        require_person(self.actor)
         if self.actor.user_id is None:
             raise Forbidden
         return self.facts.people[self.actor.user_id]
 
     def require_incident(self, reference: str) -> Incident:
         """Return the incident that the reference identifies, after checks 10 and 11 (docs/messages.md).
+
+        A deduplication key of an incident that the actor cannot access is unknown, like any other key.
 
         :raises NotFound: if the organization has no such incident, or had none when the command was accepted.
         :raises Forbidden: if the actor has access to none of the incident's projects.
@@ -127,7 +132,12 @@ class CommandContext:
         # The command has another subject if the incident did not exist yet when the command was accepted.
         if incident is None or str(incident.subject) != self.pending.row.subject:
             raise NotFound
-        self.require_access(incident)
+        try:
+            self.require_access(incident)
+        except Forbidden:
+            if dedup_key_of(reference) is not None:
+                raise NotFound from None
+            raise
         return incident
 
     def require_access(self, incident: Incident) -> None:

@@ -59,13 +59,13 @@ class FactRequest:
     """A request for the facts to load for a batch.
 
     Each pair consists of an organization id and a second value: an identifier in ``incidents``, a key in
-    ``dedup_keys``, a slug in ``project_slugs``, and an incident reference in ``detailed_incidents``, whose viewers and
-    subscribers are loaded. ``user_names`` holds usernames and e-mail addresses in lower case. Teams in ``team_ids`` are
-    loaded with their members, those in ``target_team_ids`` without. ``preference_user_ids`` holds the people whose
-    preferences are loaded, with what they have muted; ``muted_incident_ids`` holds pairs of such a person and the id of
-    an incident that they want to mute. ``ending_rule_ids`` holds the rules whose open
-    incidents may be closed. ``action_recipients`` is true if alert rules' actions may be triggered. ``new_*_ids`` are
-    the numbers of ids to reserve for new objects.
+    ``dedup_keys`` (of an open incident) and ``closed_keys`` (of the latest closed one), a slug in ``project_slugs``,
+    and an incident reference in ``detailed_incidents``, whose viewers and subscribers are loaded. ``user_names`` holds
+    usernames and e-mail addresses in lower case. Teams in ``team_ids`` are loaded with their members, those in
+    ``target_team_ids`` without. ``preference_user_ids`` holds the people whose preferences are loaded, with what they
+    have muted; ``muted_incident_ids`` holds pairs of such a person and the id of an incident that they want to mute.
+    ``ending_rule_ids`` holds the rules whose open incidents may be closed. ``action_recipients`` is true if alert
+    rules' actions may be triggered. ``new_*_ids`` are the numbers of ids to reserve for new objects.
     """
 
     token_ids: set[int] = field(default_factory=set)
@@ -75,6 +75,7 @@ class FactRequest:
     team_ids: set[int] = field(default_factory=set)
     incidents: set[tuple[int, int]] = field(default_factory=set)
     dedup_keys: set[tuple[int, str]] = field(default_factory=set)
+    closed_keys: set[tuple[int, str]] = field(default_factory=set)
     detailed_incidents: set[tuple[int, str]] = field(default_factory=set)
     comment_ids: set[int] = field(default_factory=set)
     project_slugs: set[tuple[int, str]] = field(default_factory=set)

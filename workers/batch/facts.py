@@ -6,7 +6,7 @@ earlier commands of its batch have done. Nothing here makes a decision.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -61,18 +61,18 @@ class Facts:
     """The facts that are known while a batch is decided.
 
     Keyed by id: ``tokens``, ``organizations``, ``people``, ``mentioned_teams``, ``projects``, ``comments``. Keyed by
-    organization id and a second value: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key``
-    (deduplication key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is keyed by username and by e-mail address,
-    in lower case. ``subscriptions`` holds pairs of incident id and user id. ``seen`` lists each incident's viewers by
-    incident id, the latest first. ``unread`` holds the facts about inboxes by user id and organization id,
-    ``preferences`` those about preferences by user id. Handlers pop new ids from ``new_incident_ids`` and
-    ``new_activity_ids``.
+    organization id and a second value: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key`` and
+    ``closed_incidents_by_key`` (deduplication key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is keyed by
+    username and by e-mail address, in lower case. ``subscriptions`` holds pairs of incident id and user id. ``seen``
+    lists each incident's viewers by incident id, the latest first. ``unread`` holds the facts about inboxes by user id
+    and organization id, ``preferences`` those about preferences by user id. Handlers pop new ids from
+    ``new_incident_ids`` and ``new_activity_ids``.
     """
 
     tokens: Mapping[int, TokenFacts]
     organizations: Mapping[int, OrganizationFacts]
     people: Mapping[int, Person]
-    user_ids_by_name: Mapping[str, int]
+    user_ids_by_name: Mapping[str, Sequence[int]]
     members: Mapping[tuple[int, int], MemberFacts]
     mentioned_teams: Mapping[int, MentionedTeam]
     projects: Mapping[int, NamedProject]
@@ -88,6 +88,7 @@ class Facts:
     new_incident_ids: list[int]
     new_activity_ids: list[int]
     open_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)
+    closed_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)
     incidents_by_rule: dict[int, list[Incident]] = field(init=False)
     projects_by_slug: Mapping[tuple[int, str], NamedProject] = field(init=False)
     rule_references: RuleReferences = field(init=False)
@@ -101,6 +102,12 @@ class Facts:
             (incident.organization_id, incident.dedup_key): incident
             for incident in self.incidents.values()
             if incident.dedup_key is not None and incident.is_open
+        }
+        closed = [each for each in self.incidents.values() if each.date_closed is not None and not each.is_open]
+        self.closed_incidents_by_key = {
+            (incident.organization_id, incident.dedup_key): incident
+            for incident in sorted(closed, key=_closing_time)
+            if incident.dedup_key is not None
         }
         self.incidents_by_rule = {}
         for incident in self.incidents.values():
@@ -125,14 +132,19 @@ class Facts:
         self.index_key(incident)
 
     def index_key(self, incident: Incident) -> None:
-        """Update the incident's entry in ``open_incidents_by_key``, which holds only open incidents."""
+        """Update the incident's entry in ``open_incidents_by_key`` or ``closed_incidents_by_key``.
+
+        The latter holds the one that was closed last.
+        """
         if incident.dedup_key is None:
             return
         key = (incident.organization_id, incident.dedup_key)
         if incident.is_open:
             self.open_incidents_by_key[key] = incident
-        elif self.open_incidents_by_key.get(key) is incident:
+            return
+        if self.open_incidents_by_key.get(key) is incident:
             del self.open_incidents_by_key[key]
+        self.closed_incidents_by_key[key] = incident
 
     def other_holder_of_key(self, incident: Incident) -> Incident | None:
         """Return another open incident with the same deduplication key, if there is one."""
@@ -195,6 +207,10 @@ class Facts:
         return set(chain.from_iterable(project.facts.teams for project in self.projects_of(incident)))
 
 
+def _closing_time(incident: Incident) -> tuple[float, int]:
+    return (incident.date_closed.timestamp() if incident.date_closed else 0.0, incident.id)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchMentionFacts:
     """An organization's facts about mentions, in the form that :mod:`models.incidents.mentions` reads."""
@@ -202,13 +218,9 @@ class BatchMentionFacts:
     facts: Facts
     organization_id: int
 
-    def user_named(self, name: str) -> int | None:
+    def users_named(self, name: str) -> Sequence[int]:
         """See :class:`models.incidents.mentions.MentionFacts`."""
-        return self.facts.user_ids_by_name.get(name)
-
-    def user_exists(self, user: int) -> bool:
-        """See :class:`models.incidents.mentions.MentionFacts`."""
-        return user in self.facts.people
+        return self.facts.user_ids_by_name.get(name, ())
 
     def teams_ever(self, user: int) -> Set[int] | None:
         """See :class:`models.incidents.mentions.MentionFacts`."""

@@ -27,7 +27,7 @@ from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, Role
 from models.incidents.activity import Activity
 from models.incidents.incident import IS_OPEN, Incident
-from models.incidents.mentions import MentionedTeam
+from models.incidents.mentions import MentionedTeam, ids_by_name
 from models.incidents.queries import (
     ACTIVITY_COLUMNS,
     INCIDENT_COLUMNS,
@@ -72,6 +72,17 @@ SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
     AND i.{IS_OPEN}
+"""  # noqa: S608
+
+_CLOSED_INCIDENTS_BY_KEY: Final = f"""
+SELECT {_INCIDENT_WITH_PROJECTS}
+FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
+CROSS JOIN LATERAL (
+    SELECT * FROM incidents c
+    WHERE c.organization_id = w.organization_id AND md5(c.dedup_key) = md5(w.key) AND c.dedup_key = w.key
+      AND NOT (c.{IS_OPEN})
+    ORDER BY c.date_started DESC, c.id DESC LIMIT 1
+) AS i
 """  # noqa: S608
 
 _INCIDENTS_OF_RULES: Final = f"""
@@ -198,6 +209,10 @@ def _load_incidents(connection: Connection, request: FactRequest) -> list[Incide
         organizations, keys = _columns(request.dedup_keys | closed_keys)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
+    if request.closed_keys:
+        organizations, keys = _columns(request.closed_keys)
+        rows = connection.exec_driver_sql(_CLOSED_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
+        found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
     if request.observed_projects:
         observed = list(set(request.observed_projects))
         rows = connection.exec_driver_sql(
@@ -248,17 +263,13 @@ def _load_projects(
     return {row.id: project_from_row(row) for row in rows}
 
 
-def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, int]]:
+def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, tuple[int, ...]]]:
     people: dict[int, Person] = {}
-    names: dict[str, int] = {}
     rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(request.user_ids), "names": list(request.user_names)})
     everyone = [person_from_row(row) for row in rows]
-    # The last one wins: active accounts over inactive ones, older over newer ones, usernames over e-mail addresses.
     for person in everyone:
         people[person.id] = person
-        names[person.email.lower()] = person.id
-    names.update((person.username.lower(), person.id) for person in everyone)
-    return people, names
+    return people, ids_by_name((person.id, person.username, person.email) for person in everyone)
 
 
 def _load_members(

@@ -65,6 +65,12 @@ def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]
         request.detailed_incidents.add((pending.organization_id, dedup_reference(key)))
 
 
+def closed_incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]) -> None:
+    """Request the latest closed incident with the command's deduplication key."""
+    if key := pending.command.dedup_key:
+        request.closed_keys.add((pending.organization_id, key))
+
+
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
     """Request a number in the organization, and ids for the new incident and a second activity."""
     request.opening_organization_ids.add(pending.organization_id)
@@ -116,6 +122,11 @@ class _WithProject(Protocol):
     def project(self) -> str | None: ...
 
 
+class _WithDefaultProject(Protocol):
+    @property
+    def default_project(self) -> str | None: ...
+
+
 class _WithProjects(Protocol):
     @property
     def projects(self) -> Sequence[str]: ...
@@ -135,6 +146,12 @@ def project(request: FactRequest, pending: PendingCommand[_WithProject]) -> None
     """Request the project, if any, that the command names."""
     if pending.command.project is not None:
         request.project_slugs.add((pending.organization_id, pending.command.project))
+
+
+def default_project(request: FactRequest, pending: PendingCommand[_WithDefaultProject]) -> None:
+    """Request the project, if any, that is to be used if the command names none."""
+    if pending.command.default_project is not None:
+        request.project_slugs.add((pending.organization_id, pending.command.default_project))
 
 
 def projects(request: FactRequest, pending: PendingCommand[_WithProjects]) -> None:

@@ -28,8 +28,10 @@ _INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
 _ACTIVITY_FIELDS: Final = tuple(column.name for column in ACTIVITY_COLUMNS if column.name != "mentions")
 _UPDATED_FIELDS: Final = (
     "id",
+    "title",
     "status",
     "status_method",
+    "date_started",
     "version",
     "event_sequence",
     "date_closed",

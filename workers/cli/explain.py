@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from models.directory.tables import organizations, users
 from models.incidents.incident import incidents
+from models.notifications.derivation import ExplainedActivity
 from models.notifications.explanation import ExplainedDecision
 from models.serializers.notifications import decisions_json
 from models.timestamps import iso
@@ -18,7 +19,7 @@ from models.types import MAX_ID
 from workers.cli.common import DataOption, JsonOption, print_json, print_line
 from workers.cli.database import transaction
 from workers.cli.errors import CliError
-from workers.notify.explanation import ExplainedActivity, explain_incident
+from workers.notify.explanation import explain_incident
 
 
 def explain(

@@ -160,6 +160,7 @@ def _resolve_references(command: RuleFields, context: CommandContext, rule: Aler
     :raises Refusal: if a reference does not exist or is not accessible to the actor.
     """
     errors: dict[str, JSON] = {}
+    reasons: tuple[tuple[str, str], ...] = ()
     projects = frozenset[int]() if rule is None else rule.projects
     if command.in_project is not None:
         project = require_project(command.in_project, context)
@@ -180,8 +181,10 @@ def _resolve_references(command: RuleFields, context: CommandContext, rule: Aler
         )
     except InvalidFields as invalid:
         errors |= invalid.body
+        # The precise reasons replace the list of errors, so they say all only if there is no other error.
+        reasons = invalid.reasons if errors.keys() == invalid.body.keys() else ()
     if errors:
-        raise InvalidFields(errors)
+        raise InvalidFields(errors, reasons)
     return _References(projects, owner, tuple(sorted({project.slug for project in excluded})))
 
 

@@ -6,7 +6,7 @@ from models.alert_rules.alert_rule import AlertRule
 from models.directory.policy_facts import NamedProject
 from models.enums import IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_project_member, require_person, require_status_scope
-from models.refusals import Conflict, Forbidden, InvalidFields
+from models.refusals import Conflict, Forbidden, ForbiddenCode, InvalidFields
 from models.types import JSON
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
@@ -93,5 +93,5 @@ def _projects_and_rule(command: OpenIncident, context: CommandContext) -> tuple[
     if errors:
         raise InvalidFields(errors)
     if not all(has_project_access(context.actor, context.organization, project.facts) for project in projects):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return projects, rule

@@ -20,7 +20,7 @@ from models.directory.policy_facts import NamedProject
 from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
-from models.refusals import Forbidden, InvalidFields, NotFound
+from models.refusals import Forbidden, ForbiddenCode, InvalidFields, NotFound
 from models.serializers.observations import observed_json
 from models.types import JSON
 from tasks.commands.observations import ObserveMetric
@@ -55,7 +55,7 @@ def _require_rule(command: ObserveMetric, context: CommandContext) -> AlertRule:
     if rule is None:
         raise NotFound
     if not context.can_read_rule(rule):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return rule
 
 
@@ -64,7 +64,7 @@ def _require_project(command: ObserveMetric, rule: AlertRule, context: CommandCo
     if project is None or project.facts.id not in rule.projects:
         raise InvalidFields({"project": ["Invalid project"]})
     if not has_project_access(context.actor, context.organization, project.facts):
-        raise Forbidden
+        raise Forbidden(code=ForbiddenCode.NO_PROJECT_ACCESS)
     return project
 
 

@@ -109,13 +109,14 @@ class HttpProtocol:
     """The flows for one caller in one organization.
 
     ``act_as`` is the id of the member for whom a service acts. ``patience_seconds`` is the time limit for retrying one
-    request.
+    request. ``is_strict`` lets the server refuse commands with fields that it does not know.
     """
 
     token: str = field(repr=False)
     organization: str
     act_as: int | None = None
     patience_seconds: float = 60.0
+    is_strict: bool = True
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
     """Returns a random number from 0 to 1."""
@@ -196,6 +197,12 @@ class HttpProtocol:
         response = yield from self._send(request)
         return (yield from self._outcome(response, deadline))
 
+    def explain_incident(self, incident: str, *, user: int | None) -> Flow[list[Decision]]:
+        """Read the decisions about a person and an incident."""
+        query = {} if user is None else {"user": user}
+        body = yield from self.read(f"incidents/{quote(incident, safe='')}/explain/", query)
+        return [Decision.from_json(each) for each in body["decisions"]]
+
     def path(self, suffix: str) -> str:
         """Return the path of one of the organization's resources."""
         return f"/api/0/organizations/{quote(self.organization, safe='')}/{suffix}"
@@ -238,6 +245,8 @@ class HttpProtocol:
         seconds = 0 if wait is None else max(0, min(round(wait), MAX_WAIT_SECONDS))
         if key is not None or wait is not None:
             headers["Prefer"] = f"wait={seconds}" if seconds else "respond-async"
+        if key is not None and self.is_strict:
+            headers["Prefer"] += ", handling=strict"
         if key is not None:
             headers |= {"Idempotency-Key": key, "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()

@@ -55,15 +55,17 @@ class _Client(Generic[Http]):
         organization: str,
         act_as: int | None = None,
         patience_seconds: float = 60.0,
+        strict: bool = True,
         http: Http | None = None,
     ) -> None:
         """Set up a client for one organization, given by its slug.
 
         ``act_as`` is the id of the member for whom a service acts. A request that no server accepts is retried for
-        ``patience_seconds``. ``http`` is the HTTP client to use, for example one with TLS settings; :meth:`close`
+        ``patience_seconds``. If ``strict`` is false, fields of commands that the server does not know are ignored
+        instead of refused. ``http`` is the HTTP client to use, for example one with TLS settings; :meth:`close`
         closes it.
         """
-        self._protocol = HttpProtocol(token, organization, act_as, patience_seconds)
+        self._protocol = HttpProtocol(token, organization, act_as, patience_seconds, strict)
         self._base_url = base_url.rstrip("/")
         self._http: Http = http or self._make_http()
 
@@ -168,6 +170,18 @@ class _Client(Generic[Http]):
     def unmute(self, incident: int | str, *, wait: float = 30.0) -> Flow[Outcome]:
         """Unmute an incident for the caller. ``wait`` and the errors are as in :meth:`post`."""
         return self._protocol.post(UnmuteIncident(incident), key=None, wait=wait)
+
+    @_run_flow
+    def explain_incident(self, incident: int | str, *, user: int | None = None) -> Flow[list[Decision]]:
+        """Return why a person was, or was not, notified of an incident's comments and status changes, newest first.
+
+        ``incident`` is the incident's number. ``user`` is a person's id; only managers and owners may ask for others.
+        Without it, the decisions are those about the caller.
+
+        :raises Refused: if there is no such incident or person, or if the caller may not ask.
+        :raises Unreachable: if no server responded.
+        """
+        return self._protocol.explain_incident(str(incident), user=user)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """Return the request's arguments for ``httpx2.Client.request`` and ``stream``."""
