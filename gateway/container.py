@@ -9,6 +9,7 @@ from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
+from gateway.chat import UrlKeeper
 from gateway.directory_service import DirectoryService
 from gateway.http.parsing import BODY_PART_SECONDS
 from gateway.http.public_url import PublicUrl
@@ -19,6 +20,7 @@ from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
 from gateway.rate_limit import RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
+from gateway.reads.chat_destinations import ChatDestinationQueries
 from gateway.reads.command_outcomes import CommandOutcomes
 from gateway.reads.comment_preview import CommentPreview
 from gateway.reads.database import QueryRunner
@@ -33,6 +35,7 @@ from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
 from gateway.webhooks import SecretKeeper, TargetChecker
 from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
+from models.notifications.chat_url import URL_PURPOSE
 from models.notifications.network_guard import HostResolver, NetworkGuard
 from models.notifications.webhook import SECRET_PURPOSE
 from models.secrets import SecretBox
@@ -95,9 +98,11 @@ class Container:
         self.rules = AlertRuleQueries(runner)
         self.observations = ObservationQueries(runner)
         self.webhooks = WebhookQueries(runner)
+        self.chat_destinations = ChatDestinationQueries(runner)
         self._resolver = HostResolver()
         self.target_checker = TargetChecker(NetworkGuard(settings.allowed_networks), self._resolver)
         self.secret_keeper = SecretKeeper(SecretBox(settings.secrets, SECRET_PURPOSE) if settings.secrets else None)
+        self.url_keeper = UrlKeeper(SecretBox(settings.secrets, URL_PURPOSE) if settings.secrets else None)
         self.broadcaster = EventBroadcaster(
             self._reads,
             self.authenticator,

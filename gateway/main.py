@@ -32,6 +32,7 @@ from gateway.pages.routes import routes as page_routes
 from gateway.pages.site import Site
 from gateway.routes import (
     alert_rules,
+    chat_destinations,
     commands,
     comments,
     directory_document,
@@ -85,6 +86,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *organizations.ENDPOINTS,
     *preferences.ENDPOINTS,
     *webhooks.ENDPOINTS,
+    *chat_destinations.ENDPOINTS,
     *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
 )

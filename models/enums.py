@@ -166,6 +166,13 @@ class DisabledReason(StrEnum):
     GONE = "gone"
 
 
+class DestinationStatus(StrEnum):
+    """Whether messages are sent to a chat destination."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
 class Channel(StrEnum):
     """A way to notify a person."""
 

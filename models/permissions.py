@@ -83,6 +83,8 @@ PREFERENCES: Final = Permission(
 """The permission for a person's own preferences, which belong to no organization: the token's scopes decide alone."""
 WEBHOOKS: Final = Permission("webhooks", dict.fromkeys(("GET", *_CHANGES), _scopes("org:write", "org:admin")))
 """The permission for webhooks, which managers and owners have: a webhook receives the events of every project."""
+CHAT_DESTINATIONS: Final = Permission("chat destinations", WEBHOOKS.scopes)
+"""The permission for chat destinations, which managers and owners have, for the same reason."""
 COMMANDS: Final = Permission("commands", dict.fromkeys(("GET", "POST"), MEMBER_SCOPES | _INCIDENT_READ))
 """The permission for the list of commands and for the bulk endpoint.
 

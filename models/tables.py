@@ -7,7 +7,7 @@ from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
 from models.messaging import attempts, canary, claims, command_ledger, outbox
-from models.notifications import delivery, notification, stored_preferences, tickets, webhook
+from models.notifications import chat_destination, delivery, notification, stored_preferences, tickets, webhook
 
 __all__ = [
     "METADATA",
@@ -15,6 +15,7 @@ __all__ = [
     "alert_rule",
     "attempts",
     "canary",
+    "chat_destination",
     "claims",
     "command_ledger",
     "delivery",

@@ -26,6 +26,7 @@ from models.incidents.incident import incident_projects, incidents
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import NewEvent, write_events
+from models.notifications.chat_destination import chat_destinations, name_key
 from models.notifications.delivery import deliveries, target_key
 from models.notifications.webhook import webhooks
 from tasks.events import CommentPosted, Event, Mentioned, cloud_event
@@ -275,6 +276,27 @@ def a_webhook(connection: Connection, organization: int, *events: str, **facts: 
             "url": "https://hooks.example.com/tocsin",
             "events": list(events) or ["*"],
             "secret": b"unreadable",
+        }
+        | facts,
+    )
+
+
+def a_chat_destination(connection: Connection, organization: int, *events: str, **facts: Any) -> int:
+    """Insert a chat destination for these event types, by default for none; return its id.
+
+    Its URL cannot be decrypted.
+    """
+    name = facts.get("name", f"chat {next(_numbers)}")
+    return _insert(
+        connection,
+        chat_destinations,
+        {
+            "organization_id": organization,
+            "name": name,
+            "name_key": name_key(name),
+            "url": b"unreadable",
+            "shown": "slack://slack.com",
+            "events": list(events),
         }
         | facts,
     )

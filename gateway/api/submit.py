@@ -38,6 +38,7 @@ from models.refusals import InvalidFields, Refusal
 from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
+from tasks.commands.chat_destinations import ChatUrlCommand
 from tasks.commands.fields import errors_by_field
 from tasks.commands.rule_fields import STRICT_CONTEXT, ValidationContext, collecting_context
 from tasks.commands.webhooks import SecretCommand
@@ -198,6 +199,8 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
     """Return the command as a row for the ledger."""
     if isinstance(command, SecretCommand):
         command = command.with_secret(context.container.secret_keeper.seal_new())
+    if isinstance(command, ChatUrlCommand) and command.url is not None:
+        command = command.with_sealed_url(context.container.url_keeper.seal(command.url))
     organization_id = _organization_of(context, entry)
     submission = CommandSubmission(organization_id or 0, context.actor.user_id, new_id())
     subject = entry.subject(command, submission)

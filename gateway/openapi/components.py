@@ -16,7 +16,7 @@ from gateway.openapi.entity_schema import ComponentNames, Json, component_refere
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState
 from models.refusals import ForbiddenCode
-from models.serializers import commands, directory, incidents, notifications, observations, webhooks
+from models.serializers import chat_destinations, commands, directory, incidents, notifications, observations, webhooks
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -45,6 +45,7 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Team": directory.TeamOrProjectJson,
     "Project": directory.TeamOrProjectJson,
     "Notification": notifications.NotificationJson,
+    "ChatDestination": chat_destinations.ChatDestinationJson,
     "Webhook": webhooks.WebhookJson,
     "WebhookWithSecret": webhooks.WebhookWithSecretJson,
     "WebhookDelivery": webhooks.WebhookDeliveryJson,

@@ -22,6 +22,7 @@ _PATH_PARAMETERS: Final = {
     "trigger": "Id of the trigger.",
     "action": "Id of the action.",
     "webhook": "Id of the webhook.",
+    "destination": "Id of the chat destination.",
     "delivery": "Id of the delivery, which is also the message's `webhook-id`.",
 }
 

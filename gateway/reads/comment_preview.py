@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from gateway.reads.database import QueryRunner
 from models.directory.policy_facts import (
@@ -23,16 +23,23 @@ from models.directory.policy_facts import (
 )
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person, members, projects, users
-from models.enums import Channel, DecisionOutcome, IncidentStatus, NotificationReason
+from models.enums import Channel, DecisionOutcome, DestinationStatus, IncidentStatus, NotificationReason
 from models.incidents.incident import incident_projects, incidents
 from models.incidents.mentions import MentionedTeam, MentionKind, ids_by_name, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
-from models.notifications.preferences import PLANNED_CHANNELS, STORM_WINDOW, Schedule, contact_from_row
+from models.notifications.chat_destination import chat_destinations
+from models.notifications.preferences import PERSONAL_CHANNELS, STORM_WINDOW, Schedule, contact_from_row
 from models.notifications.reasons import strongest_reasons
 from models.notifications.stored_preferences import RECENT_MESSAGES, incident_mutes, notification_preferences
 from models.notifications.suppression import Recipient, decide_notification
 from models.policy import OrganizationFacts
+
+_HAS_CHAT: Final = (
+    exists()
+    .where(chat_destinations.c.user_id == users.c.id, chat_destinations.c.status == DestinationStatus.ACTIVE.value)
+    .correlate(users)
+)
 
 _IS_MUTED: Final = and_(
     incident_mutes.c.user_id.is_not(None),
@@ -115,6 +122,7 @@ class CommentPreview:
                 notification_preferences.c.document,
                 incidents.c.status.label("incident_status"),
                 _IS_MUTED.label("is_muted"),
+                _HAS_CHAT.label("has_chat"),
             )
             .select_from(
                 users.outerjoin(members, _is_member_of(organization))
@@ -150,7 +158,7 @@ class CommentPreview:
 
     async def _load_recent(self, people: Sequence[int], now: datetime) -> dict[tuple[int, str], int]:
         """Return the number of messages that each person got at once within an hour, by user id and channel."""
-        pairs = [(user, channel.value) for user in people for channel in PLANNED_CHANNELS]
+        pairs = [(user, channel.value) for user in people for channel in PERSONAL_CHANNELS]
         parameters = {
             "users": [user for user, _ in pairs],
             "channels": [channel for _, channel in pairs],
@@ -207,5 +215,5 @@ def _channels(
             is_muted=row.is_muted,
             sent_last_hour=sent[row.id, channel],
         )
-        for channel in PLANNED_CHANNELS
+        for channel in contact.channels
     }

@@ -50,7 +50,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Grant("INSERT, UPDATE", ("deliveries",)),
-        Grant("INSERT, UPDATE, DELETE", ("webhooks",)),
+        Grant("INSERT, UPDATE, DELETE", ("webhooks", "chat_destinations")),
         Grant("INSERT", ("delivery_attempts",)),
         # Records whom a rule's action notifies, or why it does not notify them, and what became of each delivery.
         Grant("INSERT, UPDATE", ("notification_decisions",)),

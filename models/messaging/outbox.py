@@ -78,11 +78,13 @@ class NewEvent(NamedTuple):
     traceparent: str | None = None
 
 
-DESTINATION_TABLES: Final = ("webhooks",)
+DESTINATION_TABLES: Final = ("webhooks", "chat_destinations")
 """The tables of destinations to which an organization's events are sent (:mod:`workers.notify.destinations`)."""
 
 _HAS_NO_DESTINATION: Final = " AND ".join(
-    f"NOT EXISTS (SELECT FROM {table} d WHERE d.organization_id = u.organization_id AND d.status = 'active')"
+    # A person's own destination asks for no events.
+    f"NOT EXISTS (SELECT FROM {table} d"
+    " WHERE d.organization_id = u.organization_id AND d.status = 'active' AND d.events <> '{}')"
     for table in DESTINATION_TABLES
 )
 _PLANNED_AT: Final = f"CASE WHEN u.planned_at IS NOT NULL AND {_HAS_NO_DESTINATION} THEN u.planned_at END"

@@ -12,6 +12,13 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models.enums import Channel, DecisionOutcome, NotificationReason
+from models.notifications.chat_destination import (
+    DESTINATION_DISABLED,
+    DESTINATION_PAUSED,
+    NO_DESTINATION,
+    URL_REFUSED,
+    URL_UNREADABLE,
+)
 from models.notifications.notification import decisions
 from models.notifications.preferences import DIGEST, INSTANT, OFF, QUIET_HOURS, STORM
 from models.notifications.suppression import (
@@ -83,6 +90,11 @@ RULE_CLAUSES: Final[Mapping[str, str]] = {
     WEBHOOK_DISABLED: "the webhook was disabled",
     EVENT_DELETED: "the event was deleted before it could be sent",
     SECRET_UNREADABLE: "the webhook's secret was encrypted with a secret that TOCSIN_SECRET does not contain",
+    NO_DESTINATION: "there is no such chat destination",
+    DESTINATION_DISABLED: "the chat destination was disabled",
+    DESTINATION_PAUSED: "the chat service asked for a pause",
+    URL_UNREADABLE: "the chat destination's URL was encrypted with a secret that TOCSIN_SECRET does not contain",
+    URL_REFUSED: "the chat destination's URL is not accepted any more",
     NO_AUTHOR: "no person made this change, so only the actions of its alert rule notify anyone of it",
     NOT_PLANNED: "no notifier has planned this event",
     NOT_SUBSCRIBED: "this person was neither mentioned nor subscribed to the incident when the event was planned",

@@ -42,8 +42,6 @@ MESSAGE_REASONS: Final = (*(reason.value for reason in NotificationReason), ALER
 ALERT_MODES: Final = (Mode.OFF, Mode.INSTANT)
 """The modes for the actions of alert rules, which no digest contains."""
 
-PLANNED_CHANNELS: Final = (Channel.EMAIL,)
-"""The channels on which people have addresses, so that messages are planned there."""
 
 DEFAULT_MODES: Final[Mapping[Channel, Mode]] = {Channel.EMAIL: Mode.INSTANT, Channel.CHAT: Mode.OFF}
 """The mode of each channel, for every reason."""
@@ -164,6 +162,11 @@ class Contact(NamedTuple):
     zone: str
     addresses: frozenset[Channel]
 
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels on which messages to the person are decided: e-mail, and chat if they have a destination."""
+        return tuple(each for each in PERSONAL_CHANNELS if each is Channel.EMAIL or each in self.addresses)
+
     def schedule(
         self,
         reason: str,
@@ -190,9 +193,13 @@ class Contact(NamedTuple):
 
 
 def contact_from_row(row: Any) -> Contact:
-    """Build a contact from a row with a person's ``email``, ``timezone`` and the ``document`` of their preferences."""
+    """Build a contact from a row with a person's ``email``, ``timezone``, ``has_chat`` and ``document``.
+
+    ``document`` holds their preferences, and ``has_chat`` tells whether a chat destination of theirs is active.
+    """
     preferences = DEFAULT_PREFERENCES if row.document is None else Preferences.from_document(row.document)
-    return Contact(preferences, row.timezone, frozenset((Channel.EMAIL,) if row.email else ()))
+    has_address = {Channel.EMAIL: bool(row.email), Channel.CHAT: row.has_chat}
+    return Contact(preferences, row.timezone, frozenset(channel for channel, has in has_address.items() if has))
 
 
 def reconsider(

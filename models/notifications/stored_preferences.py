@@ -35,7 +35,9 @@ incident_mutes = Table(
 Index("incident_mutes_user_id_idx", incident_mutes.c.user_id)
 
 _CONTACTS: Final = """
-SELECT u.id, u.email, u.timezone, p.document
+SELECT u.id, u.email, u.timezone, p.document, EXISTS (
+    SELECT FROM chat_destinations c WHERE c.user_id = u.id AND c.status = 'active'
+) AS has_chat
 FROM users u LEFT JOIN notification_preferences p ON p.user_id = u.id
 WHERE u.id = ANY(%(users)s::bigint[])
 """

@@ -168,6 +168,11 @@ class WebhookDelivery(NamedTuple):
 
 def webhook_deliveries() -> Select[Any]:
     """Return a statement that selects deliveries to webhooks, with the columns of :class:`WebhookDelivery`."""
+    return destination_deliveries(Channel.WEBHOOK)
+
+
+def destination_deliveries(channel: Channel) -> Select[Any]:
+    """Return a statement that selects deliveries to the destinations of a channel, as :func:`webhook_deliveries`."""
     columns = [deliveries.c[name] for name in WebhookDelivery._fields if name != "attempts"]
     shown = ("at", "status", "duration_ms", "error")
     fields: list[ColumnElement[Any]] = []
@@ -180,7 +185,7 @@ def webhook_deliveries() -> Select[Any]:
         .scalar_subquery()
     )
     return select(*columns, func.coalesce(attempts, literal_column("'[]'::json", JSONType)).label("attempts")).where(
-        deliveries.c.channel == Channel.WEBHOOK.value, deliveries.c.destination_id.is_not(None)
+        deliveries.c.channel == channel.value, deliveries.c.destination_id.is_not(None)
     )
 
 

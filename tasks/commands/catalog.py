@@ -13,6 +13,7 @@ from models.messaging.subject import Subject
 from models.permissions import (
     ALERT_RULE,
     ALERT_RULES,
+    CHAT_DESTINATIONS,
     INBOX,
     INCIDENT,
     INCIDENTS,
@@ -25,6 +26,12 @@ from models.permissions import (
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.base import Command
+from tasks.commands.chat_destinations import (
+    CreateChatDestination,
+    DeleteChatDestination,
+    SendTestMessage,
+    UpdateChatDestination,
+)
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import dedup_key_of
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
@@ -165,6 +172,14 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(RotateSecret, WEBHOOKS, "POST", _organization, for_services=True),
         CatalogEntry(SendTestEvent, WEBHOOKS, "POST", _organization, for_services=True),
         CatalogEntry(Redeliver, WEBHOOKS, "POST", _organization, for_services=True),
+        CatalogEntry(CreateChatDestination, CHAT_DESTINATIONS, "POST", _organization, for_services=True),
+        CatalogEntry(
+            UpdateChatDestination, CHAT_DESTINATIONS, "PUT", _organization, for_services=True, is_conditional=True
+        ),
+        CatalogEntry(
+            DeleteChatDestination, CHAT_DESTINATIONS, "DELETE", _organization, for_services=True, is_conditional=True
+        ),
+        CatalogEntry(SendTestMessage, CHAT_DESTINATIONS, "POST", _organization, for_services=True),
     )
 }
 """The catalog entry for every command, by the command's name on the wire."""

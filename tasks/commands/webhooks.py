@@ -30,7 +30,7 @@ NO_DELIVERY: Final = UUID(int=0)
 """What stands for the id of a delivery that cannot be one. No delivery has this id."""
 
 _STATUSES: Final = [status.value for status in WebhookStatus]
-_PATTERN: Final = re.compile(r"\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40})")
+EVENT_PATTERN: Final = re.compile(r"\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40})")
 
 
 def _url(value: JSON) -> str:
@@ -42,19 +42,26 @@ def _url(value: JSON) -> str:
     return url
 
 
-def _pattern(value: JSON) -> str:
+def _event_pattern(value: JSON) -> str:
     pattern = text(value)
-    if not _PATTERN.fullmatch(pattern):
+    if not EVENT_PATTERN.fullmatch(pattern):
         raise field_error("Enter an event type, a family such as incident.*, or *.")
     return pattern
 
 
-def _patterns(value: JSON) -> tuple[str, ...]:
-    items = non_empty_array(value)
+def event_patterns(items: list[JSON]) -> tuple[str, ...]:
+    """Return the patterns of event types in a list, each once.
+
+    :raises PydanticCustomError: if there are too many, or if one of them is malformed.
+    """
     if len(items) > MAX_PATTERNS:
         raise field_error(f"Ensure this field has no more than {MAX_PATTERNS} elements.")
-    checked = check_each({str(index): each for index, each in enumerate(items)}, _pattern)
+    checked = check_each({str(index): each for index, each in enumerate(items)}, _event_pattern)
     return tuple(dict.fromkeys(checked.values()))
+
+
+def _patterns(value: JSON) -> tuple[str, ...]:
+    return event_patterns(non_empty_array(value))
 
 
 _description: Final = up_to(MAX_DESCRIPTION_CHARACTERS, text_or_blank)
@@ -77,7 +84,7 @@ def _uuid(value: JSON) -> UUID:
 _URL: Final = json_schema.text_up_to(MAX_URL_CHARACTERS) | {
     "description": "Where to send events: an https URL of a public server, without a user name."
 }
-_PATTERNS: Final = json_schema.list_of(json_schema.trimmed(_PATTERN.pattern), least=1, most=MAX_PATTERNS) | {
+_PATTERNS: Final = json_schema.list_of(json_schema.trimmed(EVENT_PATTERN.pattern), least=1, most=MAX_PATTERNS) | {
     "description": "Event types, families such as incident.*, or *."
 }
 _DESCRIPTION: Final = json_schema.text_or_blank_up_to(MAX_DESCRIPTION_CHARACTERS)

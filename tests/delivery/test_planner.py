@@ -53,7 +53,7 @@ def test_the_number_of_queries_does_not_grow_with_the_batch_size(scene: Scene) -
         scene.notifier().plan_batch()
 
     assert scene.unplanned() == set()
-    assert len(for_many) == len(for_one) <= 17
+    assert len(for_many) == len(for_one) <= 19
 
 
 def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
 from models.alert_rules.enums import ActionType, TargetType
-from models.permissions import WEBHOOKS
+from models.base import new_id
+from models.permissions import CHAT_DESTINATIONS, WEBHOOKS
 from models.role_scopes import MEMBER_SCOPES
 from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, RuleCommand
@@ -26,7 +27,7 @@ from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
-from tests.builders import NOW, a_comment, a_webhook, a_webhook_delivery, an_alert_rule
+from tests.builders import NOW, a_chat_destination, a_comment, a_webhook, a_webhook_delivery, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 
@@ -34,6 +35,7 @@ TRIGGER, ACTION = 7, 8
 OWN_RULE: dict[str, JSON] = {"alertRule": "the rule of the request"}
 OWN_COMMENT = "the comment of the caller"
 WEBHOOK, OWN_WEBHOOK, DELIVERY = 5_000, "the webhook of the request", "01a224b3-4109-77a6-b7e9-0495fba1aaaa"
+DESTINATION, OWN_DESTINATION, OWN_NAME = 6_000, "the chat destination of the request", "a name of the request"
 ACTION_BODY: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
 RULE: dict[str, JSON] = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
@@ -70,6 +72,10 @@ BODIES: dict[str, dict[str, JSON]] = {
     "webhook.rotate": {"id": WEBHOOK},
     "webhook.test": {"id": WEBHOOK},
     "webhook.redeliver": {"id": WEBHOOK, "delivery": DELIVERY},
+    "chat_destination.create": {"name": OWN_NAME, "url": "sealed:unreadable"},
+    "chat_destination.update": {"id": DESTINATION, "status": "disabled"},
+    "chat_destination.delete": {"id": OWN_DESTINATION},
+    "chat_destination.test": {"id": DESTINATION},
     "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
 """A body for every command, by the command's name. The people of :func:`person_for` may submit all of them."""
@@ -194,7 +200,7 @@ TABLES = ("incidents", "incident_projects", "incident_activities", "incident_sub
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
           "alert_rule_generations", "alert_rule_snoozes", "environments", "alert_rule_progress",
           "alert_rule_observations", "incident_triggers", "deliveries", "incident_mutes",
-          "notification_preferences", "webhooks")  # fmt: skip
+          "notification_preferences", "webhooks", "chat_destinations")  # fmt: skip
 
 
 def requests() -> list[tuple[str, str]]:
@@ -218,7 +224,7 @@ def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
 
 def person_for(name: str) -> str:
     """Return who submits a command: Ben, an admin, or the owner if it needs more than that."""
-    return "own" if CATALOG[name].permission is WEBHOOKS else "ben"
+    return "own" if CATALOG[name].permission in (WEBHOOKS, CHAT_DESTINATIONS) else "ben"
 
 
 def identity_of(acme: Acme, caller: str, name: str) -> dict[str, Any]:
@@ -235,16 +241,22 @@ def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> di
     """Insert the requests' commands into the ledger; return the command ids by request.
 
     Before that, insert a comment by Ben for each caller, for each request its own rule, snoozed for everyone, or its
-    own webhook, and another webhook.
+    own webhook or chat destination, and another of each.
     """
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = scopes || '{org:write}' WHERE kind = 'service'")
         a_webhook(connection, acme.organizations["acme"], id=WEBHOOK)
         a_webhook_delivery(connection, WEBHOOK, id=UUID(DELIVERY))
-        webhooks = {
+        destinations = {
             each: a_webhook(connection, acme.organizations["acme"], id=WEBHOOK + 1 + number)
             for number, each in enumerate(submitted)
             if BODIES[each[1]].get("id") == OWN_WEBHOOK
+        }
+        a_chat_destination(connection, acme.organizations["acme"], id=DESTINATION)
+        destinations |= {
+            each: a_chat_destination(connection, acme.organizations["acme"], id=DESTINATION + 1 + number)
+            for number, each in enumerate(submitted)
+            if BODIES[each[1]].get("id") == OWN_DESTINATION
         }
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
@@ -253,7 +265,7 @@ def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> di
         rules = {each: a_rule(connection, acme) for each in submitted if "alertRule" in BODIES[each[1]]}
     return {
         (caller, name): harness.accept(
-            command_of(name, comments[caller], rules.get((caller, name), 0), webhooks.get((caller, name), 0)),
+            command_of(name, comments[caller], rules.get((caller, name), 0), destinations.get((caller, name), 0)),
             **identity_of(acme, caller, name),
         )
         for caller, name in submitted
@@ -269,10 +281,12 @@ def a_rule(connection: Connection, acme: Acme) -> int:
     return rule
 
 
-def command_of(name: str, comment: int, rule: int = 0, webhook: int = 0) -> Command:
+def command_of(name: str, comment: int, rule: int = 0, destination: int = 0) -> Command:
     body = dict(BODIES[name])
-    if body.get("id") == OWN_WEBHOOK:
-        body["id"] = webhook
+    if body.get("id") in (OWN_WEBHOOK, OWN_DESTINATION):
+        body["id"] = destination
+    if body.get("name") == OWN_NAME:
+        body["name"] = str(new_id())
     if body.get("id") == OWN_COMMENT:
         body["id"] = str(comment)
     if "alertRule" in body:

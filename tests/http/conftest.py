@@ -17,10 +17,10 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.base import new_id
 from models.directory.importer import import_directory
 from models.incidents.incident import incidents
-from tests.builders import NOW, a_webhook, a_webhook_delivery, an_alert_rule, an_incident
+from tests.builders import NOW, a_chat_destination, a_webhook, a_webhook_delivery, an_alert_rule, an_incident
 from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
-from tests.http.gateway_server import DELIVERY, RULES, SECRET, WEBHOOK, Gateway, Worker
+from tests.http.gateway_server import CHAT_DELIVERY, DELIVERY, DESTINATION, RULES, SECRET, WEBHOOK, Gateway, Worker
 from tests.http.incident_list_requests import OpenIncident
 from tests.http.streams import incident_of
 from workers.stack.servers import EmbeddedServers
@@ -88,12 +88,19 @@ def rules(database: Database, acme: Acme) -> None:
 
 @pytest.fixture
 def webhook_deliveries(database: Database, acme: Acme) -> None:
-    """Webhooks 5001 to 5003, each with a finished delivery, whose id is :data:`DELIVERY` for the first one."""
+    """Webhooks 5001 to 5003, each with a finished delivery, whose id is :data:`DELIVERY` for the first one.
+
+    Chat destinations 6001 to 6003 likewise, with :data:`CHAT_DELIVERY`.
+    """
     with database.engine.begin() as connection:
         for number in range(3):
             webhook = a_webhook(connection, acme.organizations["acme"], id=WEBHOOK + number)
             delivery = DELIVERY if number == 0 else new_id()
             a_webhook_delivery(connection, webhook, id=delivery, state="delivered")
+            destination = a_chat_destination(connection, acme.organizations["acme"], id=DESTINATION + number)
+            posted = CHAT_DELIVERY if number == 0 else new_id()
+            chat = {"channel": "chat", "destination_id": destination, "body": None}
+            a_webhook_delivery(connection, webhook, id=posted, state="delivered", **chat)
 
 
 @pytest.fixture

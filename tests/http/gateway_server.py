@@ -34,6 +34,9 @@ RULES = range(1, 9)
 WEBHOOK, DELIVERY = 5_001, UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")
 """The ids of the first webhook that the fixture ``webhook_deliveries`` inserts, and of the delivery to it."""
 
+DESTINATION, CHAT_DELIVERY = 6_001, UUID("01a224b3-4109-77a6-b7e9-0495fba1bbbb")
+"""The ids of the first chat destination that the fixture ``webhook_deliveries`` inserts, and of the delivery to it."""
+
 SECRET = "a secret for these tests"
 """The gateways' ``TOCSIN_SECRET``."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.http.fuzz_settings import SEED, TIMES
-from tests.http.gateway_server import DELIVERY, RULES, WEBHOOK, Gateway
+from tests.http.gateway_server import CHAT_DELIVERY, DELIVERY, DESTINATION, RULES, WEBHOOK, Gateway
 from tests.http.hostile_requests import STREAM
 from tests.http.schemathesis_runner import Findings, make_config, run_schemathesis
 
@@ -30,6 +30,7 @@ EXISTING: Final = {
     "action": "1002",
     "webhook": str(WEBHOOK),
     "delivery": str(DELIVERY),
+    "destination": str(DESTINATION),
 }
 PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
 KNOWN: Final[dict[str, list[Any]]] = {
@@ -61,6 +62,9 @@ OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
     "update_webhook": {"webhook": str(WEBHOOK + 1)},
     "delete_webhook": {"webhook": str(WEBHOOK + 2)},
+    "update_destination": {"destination": str(DESTINATION + 1)},
+    "delete_destination": {"destination": str(DESTINATION + 2)},
+    "read_chat_delivery": {"delivery": str(CHAT_DELIVERY)},
 }
 """Path parameters by operation. Operations that change a rule have their own rules, so that others stay unchanged."""
 

@@ -16,11 +16,11 @@ from models.incidents.incident import incidents
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import events
 from models.messaging.subject import Subject
-from models.permissions import WEBHOOKS
+from models.permissions import CHAT_DESTINATIONS, WEBHOOKS
 from tasks.commands.catalog import CATALOG, CommandSubmission
 from tasks.commands.comments import PostComment
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
-from tests.builders import NOW, a_webhook, a_webhook_delivery, an_alert_rule
+from tests.builders import NOW, a_chat_destination, a_webhook, a_webhook_delivery, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from workers.notify.notifier import Notifier
@@ -31,6 +31,9 @@ COMMENT: Final = 1
 WEBHOOK, DELIVERY = 5, UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")
 """The ids of an active webhook and of a delivery to it."""
 
+CHAT_DESTINATION: Final = 6
+"""The id of a chat destination."""
+
 RULE, TRIGGER, ACTION = 7, 8, 9
 """The ids of an alert rule on project p1, of its critical trigger, and of the trigger's action."""
 
@@ -39,8 +42,8 @@ class World:
     """The organization acme with everything that the samples refer to by id.
 
     Besides the directory of :class:`Acme`, there are an alert rule that is snoozed for everyone, a comment by Ben on
-    incident 1, a comment by Mem that mentions Ben and team t1, with an item (id 1) for it in Ben's inbox, and a
-    webhook.
+    incident 1, a comment by Mem that mentions Ben and team t1, with an item (id 1) for it in Ben's inbox, a
+    webhook, and a chat destination.
     """
 
     def __init__(self, harness: Harness, acme: Acme) -> None:
@@ -65,6 +68,7 @@ class World:
         self.plan()
         with self.engine.begin() as connection:
             a_webhook(connection, self.organization, id=WEBHOOK)
+            a_chat_destination(connection, self.organization, id=CHAT_DESTINATION)
             a_webhook_delivery(connection, WEBHOOK, id=DELIVERY)
 
     def plan(self) -> None:
@@ -79,7 +83,7 @@ class World:
         Ben submits it, or the owner if Ben may not, or the service if the command is for services only.
         """
         entry = CATALOG[type_]
-        person = "own" if entry.permission is WEBHOOKS else "ben"
+        person = "own" if entry.permission in (WEBHOOKS, CHAT_DESTINATIONS) else "ben"
         identity = self.acme.by(person) if entry.for_people else self.acme.by_service()
         command = entry.command_class.model_validate(payload)
         subject = entry.subject(command, CommandSubmission(identity["organization"], identity["user"], new_id()))

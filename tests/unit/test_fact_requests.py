@@ -268,6 +268,14 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
     ("webhook.rotate", {"id": 5}, a_request(webhook_ids={5})),
     ("webhook.test", {"id": 5}, a_request(webhook_ids={5})),
     (
+        "chat_destination.create",
+        {"name": "ops", "url": "sealed:x", "user": 12},
+        a_request(chat_organization_ids={1}, new_chat_destination_ids=1, user_ids={USER, 12}),
+    ),
+    ("chat_destination.update", {"id": "5", "name": "ops"}, a_request(chat_organization_ids={1})),
+    ("chat_destination.delete", {"id": "5"}, a_request(chat_organization_ids={1})),
+    ("chat_destination.test", {"id": "5"}, a_request(chat_organization_ids={1})),
+    (
         "webhook.redeliver",
         {"id": 5, "delivery": "01a224b3-4109-77a6-b7e9-0495fba1aaaa"},
         a_request(webhook_ids={5}, webhook_delivery_ids={UUID("01a224b3-4109-77a6-b7e9-0495fba1aaaa")}),

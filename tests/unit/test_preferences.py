@@ -159,7 +159,7 @@ def test_a_digest_that_is_due_is_not_put_off_to_the_next_one() -> None:
 
 def test_a_person_without_an_address_is_sent_nothing() -> None:
     class Row:
-        email, timezone, document = "", "UTC", None
+        email, timezone, has_chat, document = "", "UTC", False, None
 
     found = contact_from_row(Row).schedule(
         "mention", Channel.EMAIL, earliest=NOON, is_critical=False, is_muted=False, sent_last_hour=0

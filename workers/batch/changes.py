@@ -14,6 +14,7 @@ from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
+from models.notifications.chat_destination import ChatDestination, NewTestMessage
 from models.notifications.delivery import NewDelivery
 from models.notifications.notification import NewDecision
 from models.notifications.webhook import NewWebhookDelivery, Webhook
@@ -109,6 +110,16 @@ class WebhookChanges:
     redelivered: set[UUID] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class ChatChanges:
+    """The changes to chat destinations, by id, with the deliveries of tests."""
+
+    created: dict[int, ChatDestination] = field(default_factory=dict)
+    updated: dict[int, ChatDestination] = field(default_factory=dict)
+    deleted: set[int] = field(default_factory=set)
+    tests: list[NewTestMessage] = field(default_factory=list)
+
+
 class ReadSlice(NamedTuple):
     """The part of an inbox that a batch marks as read: the first ``most`` unread items up to the id ``up_to``."""
 
@@ -158,6 +169,7 @@ class Changes:
     rules: RuleChanges = field(default_factory=RuleChanges)
     observed: ObservationChanges = field(default_factory=ObservationChanges)
     webhooks: WebhookChanges = field(default_factory=WebhookChanges)
+    chat: ChatChanges = field(default_factory=ChatChanges)
     decisions: list[NewDecision] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     follow_ups: list[NewCommand] = field(default_factory=list)

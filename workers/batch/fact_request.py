@@ -93,6 +93,8 @@ class FactRequest:
     webhook_count_organization_ids: set[int] = field(default_factory=set)
     webhook_delivery_ids: set[UUID] = field(default_factory=set)
     new_webhook_ids: int = 0
+    chat_organization_ids: set[int] = field(default_factory=set)
+    new_chat_destination_ids: int = 0
     new_rule_ids: int = 0
     new_incident_ids: int = 0
     new_activity_ids: int = 0

@@ -22,6 +22,7 @@ from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts
 from models.types import JSON
 from tasks.commands.fields import dedup_key_of
+from workers.batch.chat_facts import ChatFacts
 from workers.batch.inbox_facts import Inbox, UnreadItems
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.preference_facts import PreferenceFacts
@@ -85,6 +86,7 @@ class Facts:
     incident_numbers: IncidentNumbers
     rules: RuleFacts
     webhooks: WebhookFacts
+    chat: ChatFacts
     new_incident_ids: list[int]
     new_activity_ids: list[int]
     open_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)

@@ -40,6 +40,7 @@ from models.policy import OrganizationFacts
 from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
 from workers.batch.facts import Facts, MemberFacts, TokenFacts
+from workers.batch.load_chat import load_chat_facts
 from workers.batch.load_inbox import load_unread
 from workers.batch.load_preferences import load_preferences
 from workers.batch.load_rules import load_rule_facts
@@ -146,6 +147,8 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
     _request_transition_ids(request, rules)
     webhooks = load_webhook_facts(connection, request)
     webhooks.new_ids = _draw_ids(connection, "webhooks", request.new_webhook_ids)
+    chat = load_chat_facts(connection, request)
+    chat.new_ids = _draw_ids(connection, "chat_destinations", request.new_chat_destination_ids)
     people, user_ids_by_name = _load_people(connection, request)
     detailed = [incident.id for incident in incidents if _is_detailed(incident, request)]
     return Facts(
@@ -165,6 +168,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
         webhooks=webhooks,
+        chat=chat,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
         new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
     )

@@ -268,3 +268,28 @@ def new_webhook(request: FactRequest, pending: PendingCommand[object]) -> None:
 def webhook_delivery(request: FactRequest, pending: PendingCommand[Redeliver]) -> None:
     """Request the delivery that the command names."""
     request.webhook_delivery_ids.add(pending.command.delivery)
+
+
+# --- chat destinations -----------------------------------------------------------------------------------------
+
+
+class _WithUser(Protocol):
+    @property
+    def user(self) -> int | None: ...
+
+
+def chat_destinations(request: FactRequest, pending: PendingCommand[object]) -> None:
+    """Request the organization's chat destinations, whose names must differ."""
+    request.chat_organization_ids.add(pending.organization_id)
+
+
+def new_chat_destination(request: FactRequest, pending: PendingCommand[object]) -> None:
+    """Request the organization's chat destinations, and an id for a new one."""
+    chat_destinations(request, pending)
+    request.new_chat_destination_ids += 1
+
+
+def chat_person(request: FactRequest, pending: PendingCommand[_WithUser]) -> None:
+    """Request the person whose own destination the command registers."""
+    if (user := pending.command.user) is not None and 0 < user <= MAX_ID:
+        request.user_ids.add(user)

@@ -19,6 +19,7 @@ from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
 from models.notifications.notification import insert_decisions
 from workers.batch.changes import Changes
+from workers.batch.write_chat import write_chat_destinations
 from workers.batch.write_observations import write_observations
 from workers.batch.write_preferences import write_preferences
 from workers.batch.write_rules import write_rules
@@ -120,6 +121,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     write_webhooks(connection, changes.webhooks)
+    write_chat_destinations(connection, changes.chat)
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
 

@@ -11,6 +11,7 @@ from workers.batch.handler import CommandHandler
 from workers.handlers import (
     alert_rules,
     alertmanager,
+    chat_destinations,
     comments,
     incidents,
     mutes,
@@ -24,6 +25,7 @@ from workers.handlers import (
 )
 
 _MODULES: Final = (
+    chat_destinations,
     alert_rules,
     alertmanager,
     comments,

@@ -14,9 +14,8 @@ from models.notifications.webhook import (
     NewWebhookDelivery,
     Webhook,
     WebhookDelivery,
-    family_pattern,
 )
-from models.refusals import Conflict, InvalidFields, NotFound
+from models.refusals import Conflict, NotFound
 from models.serializers.webhooks import webhook_delivery_json, webhook_json
 from tasks.commands.webhooks import (
     CreateWebhook,
@@ -26,14 +25,11 @@ from tasks.commands.webhooks import (
     SendTestEvent,
     UpdateWebhook,
 )
-from tasks.events import EVENTS, UNPUBLISHED, WebhookTested
+from tasks.events import WebhookTested
 from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.handler import handles
-
-_TYPES: Final = EVENTS.keys() - UNPUBLISHED
-PATTERNS: Final = frozenset({"*", *_TYPES, *map(family_pattern, _TYPES)})
-"""Every pattern that matches an event."""
+from workers.domain.event_patterns import check_patterns
 
 DISABLED: Final = "The webhook is disabled. Set its status to active first."
 
@@ -45,7 +41,7 @@ def create_webhook(command: CreateWebhook, context: CommandContext) -> CommandRe
     :raises InvalidFields: if no event matches one of the patterns.
     :raises Conflict: if the organization already has :data:`MAX_WEBHOOKS` webhooks.
     """
-    _check_patterns(command.events)
+    check_patterns(command.events)
     facts, organization = context.facts.webhooks, context.organization.id
     if facts.counts[organization] >= MAX_WEBHOOKS:
         raise Conflict(f"An organization may have at most {MAX_WEBHOOKS} webhooks.")
@@ -82,7 +78,7 @@ def update_webhook(command: UpdateWebhook, context: CommandContext) -> CommandRe
     webhook = _require_webhook(command.id, context)
     context.require_version(webhook.version)
     if command.events is not None:
-        _check_patterns(command.events)
+        check_patterns(command.events)
 
     given = {"url": command.url, "events": command.events, "description": command.description}
     changed = {name: value for name, value in given.items() if value not in (None, getattr(webhook, name))}
@@ -184,16 +180,6 @@ def _require_webhook(id_: int, context: CommandContext) -> Webhook:
     if webhook is None:
         raise NotFound
     return webhook
-
-
-def _check_patterns(patterns: tuple[str, ...]) -> None:
-    errors = {
-        str(index): [f'No event matches "{pattern}".']
-        for index, pattern in enumerate(patterns)
-        if pattern not in PATTERNS
-    }
-    if errors:
-        raise InvalidFields({"events": errors})
 
 
 def _record_change(webhook: Webhook, context: CommandContext) -> None:

@@ -20,7 +20,6 @@ from models.enums import DecisionOutcome
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState, deliveries, target_key
 from models.notifications.notification import NewDecision, insert_decisions
 from models.notifications.preferences import (
-    PLANNED_CHANNELS,
     STORM_WINDOW,
     Contact,
     Schedule,
@@ -107,7 +106,7 @@ def _schedule_all(
     """Yield the decision on each channel. Messages that are sent at once count in ``sent`` for the next ones."""
     for recipient in recipients:
         event, user = recipient.decided.event, recipient.decided.user_id
-        for channel in PLANNED_CHANNELS:
+        for channel in contacts[user].channels:
             scheduled = contacts[user].schedule(
                 _reason(recipient),
                 channel,
@@ -171,7 +170,7 @@ def _decision(message: _Message) -> NewDecision:
 
 
 def _load_recent(connection: Connection, contacts: Mapping[int, Contact], now: datetime) -> dict[tuple[int, str], int]:
-    pairs = [(user, channel.value) for user in contacts for channel in PLANNED_CHANNELS]
+    pairs = [(user, channel.value) for user, contact in contacts.items() for channel in contact.channels]
     parameters = {
         "users": [user for user, _ in pairs],
         "channels": [channel for _, channel in pairs],

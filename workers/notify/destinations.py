@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy.engine import Connection
@@ -19,14 +20,19 @@ class Destination(NamedTuple):
 
     The table has the columns ``id``, ``organization_id``, ``status`` and ``events``, the patterns of the event types
     that are sent. It is one of :data:`models.messaging.outbox.DESTINATION_TABLES`, so that the outbox leaves the events
-    of an organization with such a destination unplanned.
+    of an organization with such a destination unplanned. A webhook gets the event as it is published, at once. A
+    chat message is rendered when the notification window is over, so that it shows a comment as it then is.
     """
 
     channel: Channel
     table: str
+    carries_event: bool
 
 
-DESTINATIONS: Final = (Destination(Channel.WEBHOOK, "webhooks"),)
+DESTINATIONS: Final = (
+    Destination(Channel.WEBHOOK, "webhooks", carries_event=True),
+    Destination(Channel.CHAT, "chat_destinations", carries_event=False),
+)
 """Every kind of destination."""
 
 # A type matches the patterns `*`, its family, and itself, so an overlap of arrays is enough.
@@ -44,7 +50,8 @@ _INSERT: Final = """
 INSERT INTO deliveries (id, organization_id, incident_id, activity_id, event_id, event_type, channel, destination_id,
     target_key, body, due_at)
 SELECT m.id, e.organization_id, i.id, e.activity_id, e.id, e.type, %(channel)s, m.destination_id,
-    m.target_key, convert_to(e.body::text, 'UTF8'), clock_timestamp()
+    m.target_key, CASE WHEN %(carries_event)s THEN convert_to(e.body::text, 'UTF8') END,
+    CASE WHEN %(carries_event)s THEN clock_timestamp() ELSE greatest(clock_timestamp(), e.date_created + %(window)s) END
 FROM unnest(%(ids)s::uuid[], %(events)s::uuid[], %(destinations)s::bigint[], %(target_keys)s::text[])
     WITH ORDINALITY AS m(id, event_id, destination_id, target_key, position)
 JOIN events e ON e.id = m.event_id
@@ -54,7 +61,9 @@ ON CONFLICT DO NOTHING
 """
 
 
-def write_destination_deliveries(connection: Connection, events: Sequence[WaitingEvent]) -> int:
+def write_destination_deliveries(
+    connection: Connection, events: Sequence[WaitingEvent], *, window: timedelta = timedelta(0)
+) -> int:
     """Write a delivery for every event and every active destination that asks for its type, and return their number.
 
     An event that is planned twice is delivered once.
@@ -66,7 +75,7 @@ def write_destination_deliveries(connection: Connection, events: Sequence[Waitin
         "families": [family_pattern(event.type) for event in events],
     }
     written = 0
-    for channel, table in DESTINATIONS:
+    for channel, table, carries_event in DESTINATIONS:
         matches = connection.exec_driver_sql(_MATCHES.format(table=table), parameters).all()
         if not matches:
             continue
@@ -74,6 +83,8 @@ def write_destination_deliveries(connection: Connection, events: Sequence[Waitin
             _INSERT,
             {
                 "channel": channel.value,
+                "carries_event": carries_event,
+                "window": window,
                 "ids": [new_id() for _ in matches],
                 "events": [row.event_id for row in matches],
                 "destinations": [row.destination_id for row in matches],

@@ -62,7 +62,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent], *, window: time
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences, muted))
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     subjects = command_ledger.accept_commands(connection, unsubscribes)
-    deliveries = write_destination_deliveries(connection, events)
+    deliveries = write_destination_deliveries(connection, events, window=window)
     mark_processed(connection, PLANNING, [event.id for event in events])
     # Last, because other notifiers wait for the end of this transaction from here on.
     written = write_notifications(connection, decided)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from models.notifications.chat_url import URL_PURPOSE
 from models.notifications.network_guard import HostResolver, NetworkGuard
 from models.notifications.tickets import Tickets
 from models.notifications.webhook import SECRET_PURPOSE
@@ -20,8 +23,19 @@ def make_channels(settings: WorkerSettings) -> list[Channel]:
     """
     if not settings.secrets:
         return []
-    sender = HttpSender(NetworkGuard(settings.allowed_networks), HostResolver())
-    channels: list[Channel] = [WebhookChannel(SecretBox(settings.secrets, SECRET_PURPOSE), sender)]
+    # Apprise takes a while to import, and only workers of the lane for deliveries need it.
+    from workers.deliver.channels.chat.channel import ChatChannel
+
+    guard = NetworkGuard(settings.allowed_networks)
+    channels: list[Channel] = [
+        WebhookChannel(SecretBox(settings.secrets, SECRET_PURPOSE), HttpSender(guard, HostResolver())),
+        ChatChannel(
+            SecretBox(settings.secrets, URL_PURPOSE),
+            guard,
+            public_url=settings.public_url,
+            ca_file=os.environ.get("SSL_CERT_FILE"),
+        ),
+    ]
     if email := EmailChannel.from_settings(settings, Tickets(settings.secrets)):
         channels.append(email)
     return channels
