@@ -30,8 +30,10 @@ from models.types import JSON
 command_floor = Table(
     "command_floor",
     METADATA,
-    # No command with a lower seq is waiting, or ever will be.
+    # No command with a lower seq is waiting.
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    # How often the floor was lowered for commands that were requeued.
+    Column("lowered", BigInteger, nullable=False, server_default="0"),
 )
 
 FROM_FLOOR: Final = f"c.{IS_WAITING} AND c.seq >= (SELECT coalesce(max(seq), 0) FROM command_floor)"  # noqa: S608
@@ -298,7 +300,7 @@ _HAVE_ENDED: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigi
 # By seq, not by lane: a later release may have a lane of which this one does not know.
 _RAISE_FLOOR: Final = f"""
 WITH span AS MATERIALIZED (
-    SELECT seq AS first, least(%(seq)s::bigint, seq + %(span)s) AS last FROM command_floor
+    SELECT seq AS first, least(%(seq)s::bigint, seq + %(span)s) AS last, lowered FROM command_floor
 ), lowest AS MATERIALIZED (
     SELECT coalesce(
         (SELECT c.seq FROM commands c WHERE c.{IS_WAITING}
@@ -306,8 +308,23 @@ WITH span AS MATERIALIZED (
         (SELECT last FROM span)
     ) AS seq
 )
-UPDATE command_floor SET seq = lowest.seq FROM lowest WHERE command_floor.seq < lowest.seq
+UPDATE command_floor SET seq = lowest.seq FROM lowest, span
+WHERE command_floor.seq < lowest.seq AND command_floor.lowered = span.lowered
 """  # noqa: S608 - our own condition
+
+
+# Commits with the requeue. A concurrent statement that raises the floor waits for this row, and then finds that it has
+# been lowered since it looked for waiting commands; or this one waits, and lowers what the other has raised.
+_LOWER_FLOOR: Final = "UPDATE command_floor SET seq = least(seq, %(seq)s::bigint), lowered = lowered + 1"
+
+
+def lower_floor(connection: Connection, seq: int) -> None:
+    """Lower the floor to ``seq``, unless it is lower already, for a command that waits again.
+
+    Call it in the transaction that makes the command wait, and as the last statement: the row stays locked until the
+    transaction ends.
+    """
+    connection.exec_driver_sql(_LOWER_FLOOR, {"seq": seq})
 
 
 def propose_floor(connection: Connection) -> FloorCandidate:
