@@ -29,7 +29,9 @@ async def read_command(context: RequestContext) -> HttpResponse:
             context.container.outcomes.refresh([id_])
             await wait.outcomes(seconds=seconds)
         row = await context.container.queries.command(id_)
-    resource = command_json(dict(row._mapping) | {"outcome_body": raw_json(row.outcome_body)}, organization=row.slug)
+    held = await context.container.queries.held(id_) if row.state == CommandState.ACCEPTED else None
+    values = dict(row._mapping) | {"outcome_body": raw_json(row.outcome_body)}
+    resource = command_json(values, organization=row.slug, held=held)
     response = conditional_response(resource, version=0, if_none_match=context.if_none_match)
     if seconds is not None:
         response.headers["Preference-Applied"] = f"wait={seconds}"

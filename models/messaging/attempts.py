@@ -97,9 +97,11 @@ RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
 """  # noqa: S608 - our own columns and condition
 
 
-_RECORD_FAILURES: Final = (
-    "INSERT INTO command_failures (command_id, error) SELECT id, %(error)s FROM unnest(%(ids)s::uuid[]) AS u(id)"
-)
+# The last failure is the moment of the death.
+_RECORD_FAILURES: Final = """
+INSERT INTO command_failures (command_id, at, error)
+SELECT c.id, coalesce(c.finished_at, clock_timestamp()), %(error)s FROM commands c WHERE c.id = ANY(%(ids)s::uuid[])
+"""
 _COUNT_ATTEMPTS: Final = _counting("attempts")
 _COUNT_TIMEOUTS: Final = _counting("timeouts")
 

@@ -24,6 +24,7 @@ from models.base import METADATA, require_columns
 from models.enums import Lane
 from models.messaging.command_ledger import IS_WAITING
 from models.messaging.command_type import versioned_type_sql
+from models.messaging.hold import is_held, is_queue_held
 from models.messaging.trace import Trace
 from models.types import JSON
 
@@ -37,8 +38,8 @@ command_floor = Table(
 )
 
 FROM_FLOOR: Final = f"c.{IS_WAITING} AND c.seq >= (SELECT coalesce(max(seq), 0) FROM command_floor)"  # noqa: S608
-"""The SQL condition for waiting commands ``c``. It starts at the floor, to skip the index entries of finished
-commands."""
+"""The SQL condition for waiting commands ``c``, held or not. It starts at the floor, to skip the index entries of
+finished commands."""
 
 HEAD: Final = f"""
 CROSS JOIN LATERAL (
@@ -74,6 +75,7 @@ class Scan(NamedTuple):
 _SCAN: Final = f"""
 SELECT l.lane, scanned.subjects, latest.subjects AS newest,
        CASE WHEN l.most = 0 THEN l.after
+            WHEN {is_queue_held("l.lane")} THEN 0
             WHEN scanned.rows >= l.most THEN scanned.last
             WHEN place.after + %(span)s < ending.seq THEN place.after + %(span)s
             ELSE 0 END AS after
@@ -86,7 +88,8 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT found.subject, min(found.seq) AS first, max(found.seq) AS last, count(*) AS rows FROM (
             SELECT c.subject, c.seq FROM commands c
-            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
+            WHERE NOT {is_queue_held("l.lane")}
+            AND c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
             ORDER BY c.lane, c.seq LIMIT l.most
         ) AS found GROUP BY found.subject
     ) AS by_subject
@@ -96,7 +99,8 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT found.subject, max(found.seq) AS last FROM (
             SELECT c.subject, c.seq FROM commands c
-            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > greatest(floor.seq, ending.seq - %(latest)s)
+            WHERE NOT {is_queue_held("l.lane")}
+            AND c.lane = l.lane AND c.{IS_WAITING} AND c.seq > greatest(floor.seq, ending.seq - %(latest)s)
             ORDER BY c.lane DESC, c.seq DESC LIMIT %(newest)s
         ) AS found GROUP BY found.subject
     ) AS by_subject
@@ -117,7 +121,7 @@ def scan_for_subjects(
 
     The scan of a lane reads at most ``rows`` commands and covers at most ``span`` values of ``seq``. In addition, it
     reads up to ``newest`` waiting commands among the last :data:`LATEST` of the ledger; of the lanes in
-    ``only_newest``, nothing else.
+    ``only_newest``, nothing else. Of a lane that is held, it reads nothing.
     """
     parameters = {
         "lanes": [lane.value for lane in after],
@@ -168,6 +172,7 @@ WITH ready AS MATERIALIZED (
     SELECT s.subject, s.ordinal
     FROM unnest(%(subjects)s::text[]) WITH ORDINALITY AS s(subject, ordinal) {HEAD}
     WHERE coalesce(head.next_attempt_at <= now(), true) AND {versioned_type_sql("head")} = ANY(%(known)s::text[])
+        AND NOT {is_held("head")}
     ORDER BY s.ordinal
 )
 SELECT subject, ordinal FROM ready
@@ -179,8 +184,8 @@ LIMIT %(most)s
 def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types: Collection[str], most: int) -> Locked:
     """Lock up to ``most`` of the offered subjects, in their order, until the transaction ends.
 
-    A subject is skipped if it has no waiting command, if its first one is not due or has an unknown type or payload
-    version, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
+    A subject is skipped if it has no waiting command, if its first one is held, is not due or has an unknown type or
+    payload version, or if another worker has the lock. Commands of unknown types wait for a worker of a newer release.
     """
     if not offered:
         return Locked([], 0)
@@ -226,7 +231,7 @@ class ClaimedCommand(NamedTuple):
 _READ: Final = f"""
 SELECT {", ".join(f"dealt.{name}" for name in ClaimedCommand._fields)},
        coalesce(dealt.next_attempt_at > now(), false)
-           OR {versioned_type_sql("dealt")} <> ALL(%(known)s::text[]) AS must_wait
+           OR {versioned_type_sql("dealt")} <> ALL(%(known)s::text[]) OR {is_held("dealt")} AS must_wait
 FROM (
     SELECT c.*, s.ordinal, row_number() OVER (PARTITION BY c.subject ORDER BY c.seq) AS turn
     FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) WITH ORDINALITY AS s(subject, most, ordinal)
@@ -245,7 +250,7 @@ def read_commands(
     """Return up to ``most`` of the locked subjects' first commands, selected round-robin and sorted by ``seq``.
 
     ``subjects`` maps each subject to the maximum number of its commands. A subject is read only up to its first command
-    that is not due or has an unknown type or payload version.
+    that is held, is not due or has an unknown type or payload version.
     """
     result = connection.exec_driver_sql(
         _READ,

@@ -76,6 +76,11 @@ def is_held(row: str) -> str:
     )
 
 
+def is_queue_held(queue: str) -> str:
+    """Return the SQL condition under which a queue, an SQL expression, is held."""
+    return f"{queue} = ANY({_held('target', HoldScope.QUEUE)})"
+
+
 def is_channel_held(channel: str) -> str:
     """Return the SQL condition under which the deliveries of a channel, an SQL expression, are held."""
     return (

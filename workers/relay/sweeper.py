@@ -1,6 +1,7 @@
 """The sweeper, which sends new hints for accepted commands that no worker has claimed, even if earlier hints were lost.
 
-It also sends canaries, which show whether a worker consumes each queue, and deletes expired rows.
+It also sends canaries, which show whether a worker consumes each queue, deletes expired rows, carries out requeues,
+records the numbers of each minute, and releases holds whose time has come.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from typing import Final
 
 import structlog
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
+from models.database.errors import is_contention
 from models.enums import Lane
 from models.messaging import backlog, canary
 from models.messaging.claims import propose_floor, raise_floor
 from models.messaging.command_ledger import prune_idempotency_keys
+from models.operations.holds import release_expired_holds
+from models.operations.processes import prune_processes
+from models.operations.requeue import advance_requeue
+from models.operations.series import record_minute
 from tasks.broker.hint_publisher import HintPublisher
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
@@ -32,6 +39,9 @@ KEYS_KEPT_HOURS: Final = 48
 FLOOR_SECONDS: Final = 2.0
 """How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
 that have finished in the meantime."""
+
+RECORD_SECONDS: Final = 2.0
+"""How many seconds pass before the sweeper looks again whether a minute is over or a hold has expired."""
 
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
@@ -52,6 +62,7 @@ class Sweeper:
         self._scanned_to = dict.fromkeys(Lane, 0)
         self._prune_at = 0.0
         self._raise_floor_at = 0.0
+        self._record_at = 0.0
         self._stop = threading.Event()
         self._pause_seconds = POLL_SECONDS
 
@@ -121,10 +132,45 @@ class Sweeper:
             canary.prune_canaries(connection)
             return prune_idempotency_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=MAX_PRUNED_KEYS)
 
+    def advance_requeue(self) -> bool:
+        """Carry out the next step of a requeue, and return whether another one can follow at once.
+
+        A subject that stays busy for longer than the step waits is left to the next step.
+        """
+        try:
+            with self._engine.begin() as connection:
+                requeued = advance_requeue(connection)
+        except DBAPIError as error:
+            if not is_contention(error):
+                raise
+            return False
+        if requeued is None:
+            return False
+        for lane in Lane:
+            if subjects := [subject for name, subject in requeued.subjects if name == lane]:
+                self._hints.publish(lane, subjects)
+        return requeued.continues
+
+    def record_operations(self) -> None:
+        """Record the numbers of the last minute and the releases of expired holds, and forget processes long gone.
+
+        While another relay sweeps, do nothing.
+        """
+        with self._engine.begin() as connection:
+            if _try_lock_sweep(connection):
+                release_expired_holds(connection)
+                record_minute(connection)
+                prune_processes(connection)
+
     def _run_once(self) -> bool:
         started = time.monotonic()
         self.sweep()
         self.send_canaries()
+        while self.advance_requeue() and not self._stop.is_set():
+            pass
+        if started >= self._record_at:
+            self.record_operations()
+            self._record_at = time.monotonic() + RECORD_SECONDS
         if started >= self._raise_floor_at:
             self.raise_floor()
             self._raise_floor_at = time.monotonic() + FLOOR_SECONDS
