@@ -26,6 +26,8 @@ from gateway.stream.broadcaster import EventBroadcaster
 from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
+from tasks.log_config import ProcessKind
+from tasks.process_reporter import ProcessReporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,14 @@ class Container:
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)
         self.directory = DirectoryService(settings.database_url)
+        self._reporter = ProcessReporter(settings.database_url, ProcessKind.GATEWAY, lambda: self.metrics.accepted)
 
     def start(self) -> None:
         """Start publishing hints and listening for outcomes and events, even if the servers are still unavailable."""
         self.hint_publisher.start()
         self.outcomes.start()
         self.broadcaster.start()
+        self._reporter.start()
 
     def release(self) -> None:
         """End all streams and all waits for outcomes, so that the process can stop."""
@@ -103,6 +107,7 @@ class Container:
         await self.acceptor.stop()
         await self.outcomes.stop()
         await asyncio.to_thread(self.hint_publisher.stop)
+        await asyncio.to_thread(self._reporter.stop)
         self.directory.close()
         for engine in self.engines:
             await engine.dispose()

@@ -30,7 +30,7 @@ from models.timestamps import iso, iso_or_none
 from models.types import MAX_ID
 
 ROWS_PER_ARM: Final = 20_000
-"""How many rows of each arm a page reads at most."""
+"""How many rows of an arm a page reads at most."""
 
 EVENTS_PER_INCIDENT: Final = 10_000
 """How many of an incident's newest events are searched for the commands that caused them."""
@@ -60,11 +60,13 @@ class CommandFilters:
 class _Arm(NamedTuple):
     """A range of an index: the conditions that select it, which may refer to the parameters of the search.
 
-    ``source`` is a FROM item that the conditions may refer to, for example the list of types.
+    ``source`` is a FROM item that the conditions may refer to, for example the list of types, and ``rows`` the number
+    of rows that are read at most for each row of it.
     """
 
     conditions: str
     source: str = "(SELECT) AS one"
+    rows: int = ROWS_PER_ARM
 
 
 def search_commands(
@@ -191,6 +193,7 @@ _ORGANIZATION_ARM: Final = _Arm(
             FROM types WHERE types.type IS NOT NULL
         ) SELECT type FROM types WHERE type IS NOT NULL
     ) AS arm""",  # noqa: S608 - our own condition
+    rows=ROWS_PER_ARM // 10,
 )
 _EVERY_ARM: Final = _Arm(f"c.{IS_ENDED}")
 
@@ -258,7 +261,7 @@ SELECT {COLUMNS} FROM (
     SELECT c.* FROM {arm.source} CROSS JOIN LATERAL (
         SELECT c.* FROM (
             SELECT c.* FROM commands c WHERE {arm.conditions} AND {by_seq}
-            ORDER BY c.seq {window.direction} LIMIT {ROWS_PER_ARM}
+            ORDER BY c.seq {window.direction} LIMIT {arm.rows}
         ) AS c WHERE {others} ORDER BY c.seq {window.direction} LIMIT %(limit)s
     ) AS c ORDER BY c.seq {window.direction} LIMIT %(limit)s
 ) AS c {JOINS} ORDER BY c.seq {window.direction}
@@ -271,7 +274,7 @@ def _stop_statement(arm: _Arm, conditions: tuple[str, str], window: Window) -> s
     return f"""
 SELECT {extreme}(stop.seq) FROM {arm.source} CROSS JOIN LATERAL (
     SELECT c.seq FROM commands c WHERE {arm.conditions} AND {by_seq}
-    ORDER BY c.seq {window.direction} LIMIT 1 OFFSET {ROWS_PER_ARM - 1}
+    ORDER BY c.seq {window.direction} LIMIT 1 OFFSET {arm.rows - 1}
 ) AS stop
 """  # noqa: S608 - our own conditions
 

@@ -89,6 +89,11 @@ class Relay:
             ready()
             run_polling_loop("relay", self.publish_batch, self._wakeups.wait, stop)
 
+    @property
+    def processed(self) -> int:
+        """The number of events that were published since the start."""
+        return self._loop.processed
+
     def publish_batch(self) -> bool:
         """Publish the next batch of events, and return whether to continue with another one at once.
 
