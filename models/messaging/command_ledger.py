@@ -94,7 +94,14 @@ Index(
     commands.c.seq,
     postgresql_where=text(IS_ENDED),
 )
-Index("commands_by_subject_idx", commands.c.subject, commands.c.seq, postgresql_where=text(IS_ENDED))
+# Of subjects that are one incident's. Those of rules, to which observations belong, are shared by many incidents.
+IS_OF_INCIDENT: Final = f"starts_with(subject, '{SubjectKind.INCIDENT}:')"
+Index(
+    "commands_by_subject_idx",
+    commands.c.subject,
+    commands.c.seq,
+    postgresql_where=text(f"{IS_ENDED} AND {IS_OF_INCIDENT}"),
+)
 Index("commands_unsuccessful_idx", commands.c.state, commands.c.seq, postgresql_where=text(IS_UNSUCCESSFUL))
 Index("commands_dead_idx", commands.c.fingerprint, commands.c.seq, postgresql_where=text(IS_DEAD))
 TRACE_ID: Final = "split_part(traceparent, '-', 2)"

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from models.enums import CommandState, Lane
 from models.messaging.claims import FROM_FLOOR
-from models.messaging.command_ledger import IS_DEAD, IS_ENDED, IS_UNSUCCESSFUL, TRACE_ID
+from models.messaging.command_ledger import IS_DEAD, IS_ENDED, IS_OF_INCIDENT, IS_UNSUCCESSFUL, TRACE_ID
 from models.messaging.hold import HeldCommand, find_held
 from models.messaging.subject import INCIDENT_SUBJECT, SubjectKind, is_of_kind
 from models.operations.keyset import Entry, Listing, Window
@@ -176,7 +176,7 @@ def _find_held(connection: Connection, rows: Iterable[Any]) -> dict[UUID, HeldCo
 
 _WAITING_ARM: Final = _Arm(f"{FROM_FLOOR} AND c.lane = arm.lane", "unnest(%(lanes)s::text[]) AS arm(lane)")
 _WAITING_OF_SUBJECT_ARM: Final = _Arm(f"{FROM_FLOOR} AND c.subject = %(subject)s")
-_SUBJECT_ARM: Final = _Arm(f"c.{IS_ENDED} AND c.subject = %(subject)s")
+_SUBJECT_ARM: Final = _Arm(f"c.{IS_ENDED} AND {IS_OF_INCIDENT} AND c.subject = %(subject)s")
 _IDS_ARM: Final = _Arm("c.id = ANY(%(ids)s::uuid[])")
 _USER_ARM: Final = _Arm(f"c.{IS_ENDED} AND c.user_id = %(user)s")
 _FINGERPRINT_ARM: Final = _Arm(f"c.{IS_DEAD} AND c.fingerprint = %(fingerprint)s")
@@ -204,7 +204,9 @@ def _arms(filters: CommandFilters, parameters: dict[str, Any]) -> Sequence[_Arm]
     waiting = filters.state in (None, CommandState.ACCEPTED)
     ended = filters.state is not CommandState.ACCEPTED
     if filters.incident is not None:
-        own = [_IDS_ARM, *([_WAITING_OF_SUBJECT_ARM] if waiting else []), *([_SUBJECT_ARM] if ended else [])]
+        # Of an incident that shares its subject, the commands that have ended are found by its events alone.
+        by_subject = ended and parameters["is_own_subject"]
+        own = [_IDS_ARM, *([_WAITING_OF_SUBJECT_ARM] if waiting else []), *([_SUBJECT_ARM] if by_subject else [])]
         return own if parameters["subject"] else [_IDS_ARM]
     arms = [_WAITING_ARM] if waiting else []
     if ended:

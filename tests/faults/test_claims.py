@@ -310,11 +310,11 @@ def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]
     known = list(KNOWN_TYPES)
     scan = {"lanes": [Lane.COMMANDS.value], "after": [0], "most": [1000], "span": 20_000, "newest": 32, "latest": 2_000}
     return {
-        "scan": buffers(connection, claims._SCAN, scan),
-        "lock": buffers(connection, claims._LOCK, {"subjects": subjects, "known": known, "most": 128}),
+        "scan": buffers(connection, claims._SCAN[True], scan),
+        "lock": buffers(connection, claims._LOCK[True], {"subjects": subjects, "known": known, "most": 128}),
         "read": buffers(
             connection,
-            claims._READ,
+            claims._READ[True],
             {"subjects": subjects, "most_of_each": [3] * len(subjects), "known": known, "most": 200},
         ),
         "sweep": buffers(connection, backlog._OVERDUE, {"subjects": subjects, "older": 3}),

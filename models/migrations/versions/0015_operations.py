@@ -31,7 +31,7 @@ INDEXES = {
     "commands_finished_idx": "(finished_at) WHERE finished_at IS NOT NULL",
     "commands_by_user_idx": f"(user_id, seq) WHERE {ENDED} AND user_id IS NOT NULL",
     "commands_by_type_idx": f"(type, organization_id, seq) WHERE {ENDED}",
-    "commands_by_subject_idx": f"(subject, seq) WHERE {ENDED}",
+    "commands_by_subject_idx": f"(subject, seq) WHERE {ENDED} AND starts_with(subject, 'incident:')",
     "commands_unsuccessful_idx": "(state, seq) WHERE state IN ('rejected', 'dead', 'discarded')",
     "commands_dead_idx": "(fingerprint, seq) WHERE state = 'dead'",
     "commands_trace_idx": "(split_part(traceparent, '-', 2)) WHERE traceparent IS NOT NULL",
