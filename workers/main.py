@@ -40,7 +40,7 @@ def run_relay() -> None:
         from workers.relay.relay import Relay
 
     with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
-        relay = Relay(engine, settings)
+        relay = Relay(engine, settings, keep_days=settings.keep_days)
         with _reporting(settings, ProcessKind.RELAY, lambda: relay.processed):
             relay.run(_stop_on_signals(), announce_ready)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from models.operations.retention import DEFAULT_KEEP_DAYS
 from models.secrets import parse_secrets
+from models.settings import Settings
 from tasks.settings import ProcessSettings
 
 
-class WorkerSettings(ProcessSettings):
+class RetentionSettings(Settings):
+    """How many days finished work is kept. 0 keeps everything."""
+
+    keep_days: int = Field(default=DEFAULT_KEEP_DAYS, ge=0, le=36_500)
+
+
+class WorkerSettings(ProcessSettings, RetentionSettings):
     """Settings for the worker, the relay and the notifier.
 
     ``notify_window`` is in seconds. Without ``secret``, nothing is sent that is encrypted or signed with it.

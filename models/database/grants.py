@@ -46,6 +46,13 @@ _OPERATIONS: Final = (
     Grant("UPDATE (state, due_at, finished_at, detail)", ("deliveries",)),
 )
 
+_RETENTION: Final = Grant(
+    "DELETE",
+    (
+        "commands", "command_failures", "requeued_commands", "events", "notifications", "notification_decisions",
+        "deliveries", "delivery_attempts",
+    ),
+)  # fmt: skip
 _REQUEUED_COLUMNS: Final = (
     "state, attempts, timeouts, is_alone, error, fingerprint, next_attempt_at, claimed_at, finished_at"
 )
@@ -82,6 +89,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, DELETE", ("canaries", "minute_series")),
         Grant("INSERT, UPDATE, DELETE", ("process_heartbeats",)),
         Grant("DELETE", ("idempotency_keys",)),
+        _RETENTION,
     ),
     # Plans notifications. People who lost access are unsubscribed by a command, hence INSERT.
     "tocsin_notifier": (
@@ -94,6 +102,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("UPDATE", ("commands",)),
         *_DIRECTORY_CHANGES,
         *_OPERATIONS,
+        _RETENTION,
     ),
 }
 """The privileges of each role. Each role may also read every table except those in :data:`UNREADABLE_TABLES`."""

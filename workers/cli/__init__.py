@@ -29,6 +29,7 @@ CLI_COMMANDS: Final[dict[str, CliCommand]] = {
     "migrate": CliCommand("workers.cli.migrate:migrate", "upgrade the database schema"),
     "backup": CliCommand("workers.cli.backup:backup", "write the whole database to one file"),
     "restore": CliCommand("workers.cli.backup:restore", "replace the content of the database with a backup"),
+    "maintain": CliCommand("workers.cli.maintain:maintain", "delete what is older than it has to be kept"),
     "directory": CliCommand("workers.cli.directory:directory", "import and export organizations, people and teams"),
     "token": CliCommand("workers.cli.token:token", "create, list and revoke tokens"),
     "status": CliCommand("workers.cli.status:status", "show whether anything is wrong, and what to look at"),

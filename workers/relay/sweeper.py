@@ -22,6 +22,7 @@ from models.messaging.command_ledger import prune_idempotency_keys
 from models.operations.holds import release_expired_holds
 from models.operations.processes import prune_processes
 from models.operations.requeue import advance_requeue
+from models.operations.retention import RetentionPass
 from models.operations.series import record_minute
 from tasks.broker.hint_publisher import HintPublisher
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
@@ -43,6 +44,10 @@ that have finished in the meantime."""
 RECORD_SECONDS: Final = 2.0
 """How many seconds pass before the sweeper looks again whether a minute is over or a hold has expired."""
 
+RETENTION_SECONDS: Final = 24 * 3600.0
+RETENTION_DELAY_SECONDS: Final = 60.0
+"""How many seconds pass between two passes that delete old rows, and before the first one."""
+
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
 
@@ -55,8 +60,13 @@ class Sweeper:
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
 
-    def __init__(self, engine: Engine, hints: HintPublisher) -> None:
+    def __init__(self, engine: Engine, hints: HintPublisher, *, keep_days: int = 0) -> None:
+        """Set up the sweeper. ``keep_days`` is the age at which finished work is deleted; 0 keeps everything."""
         self._engine = engine
+        self._keep_days = keep_days
+        self._retention: RetentionPass | None = None
+        # Not at the start, when there is more urgent work.
+        self._retain_at = time.monotonic() + RETENTION_DELAY_SECONDS
         self._hints = hints
         self._hinted_at: dict[str, float] = {}
         self._scanned_to = dict.fromkeys(Lane, 0)
@@ -162,6 +172,21 @@ class Sweeper:
                 record_minute(connection)
                 prune_processes(connection)
 
+    def delete_old_rows(self) -> bool:
+        """Delete the next part of the rows that are older than they have to be kept. Return whether there may be more.
+
+        While another relay sweeps, do nothing.
+        """
+        if self._retention is None:
+            self._retention = RetentionPass(self._keep_days)
+        with self._engine.begin() as connection:
+            if not _try_lock_sweep(connection) or self._retention.step(connection):
+                return True
+        if any(self._retention.deleted.values()):
+            log.info("sweep.deleted_old", keep_days=self._keep_days, **self._retention.deleted)
+        self._retention = None
+        return False
+
     def _run_once(self) -> bool:
         started = time.monotonic()
         self.sweep()
@@ -177,6 +202,8 @@ class Sweeper:
         # A full batch of keys means that there may be more, so the next round continues.
         if started >= self._prune_at and self.prune() < MAX_PRUNED_KEYS:
             self._prune_at = started + PRUNE_SECONDS
+        if self._keep_days and started >= self._retain_at and not self.delete_old_rows():
+            self._retain_at = started + RETENTION_SECONDS
         self._pause_seconds = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
         return False
 
