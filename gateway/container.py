@@ -99,6 +99,7 @@ class Container:
         """End all streams and all waits for outcomes, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
+        self._reporter.request_stop()
 
     async def stop(self) -> None:
         """Finish the work in flight, publish the remaining hints, and close all connections."""

@@ -62,10 +62,15 @@ class ProcessReporter:
         """Start the thread, which reports at once."""
         self._thread.start()
 
+    def request_stop(self) -> None:
+        """Have the thread report that the process ends, and end, without waiting for it."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Report that the process ends, and end the thread."""
-        self._stopping.set()
-        self._thread.join(2.0)
+        self.request_stop()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
 
     def _run(self) -> None:
         while True:

@@ -37,7 +37,7 @@ from workers.cli.operations import (
 
 dead = group("List dead letters, and requeue or discard them.")
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of dead commands.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of dead commands.")]
 FingerprintOption = Annotated[
     str | None, typer.Option("--fingerprint", metavar="F", help="All of a group: `tocsin dead list --group`.")
 ]
