@@ -41,8 +41,6 @@ _DIRECTORY_CHANGES: Final = (
 _OPERATIONS: Final = (
     Grant("INSERT", OPERATIONS),
     Grant("UPDATE", ("holds", "bulk_operations")),
-    # Discards dead commands. No column with which a command could be applied differently.
-    Grant("UPDATE (state, finished_at)", ("commands",)),
     Grant("UPDATE (state, due_at, finished_at, detail)", ("deliveries",)),
 )
 

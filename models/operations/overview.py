@@ -208,7 +208,7 @@ def _attention(connection: Connection, broker: BrokerStatusJson, events: Any, de
 
 
 def _missing_processes(connection: Connection) -> Iterator[AttentionJson]:
-    """Yield the kinds of processes of which some have ended without saying so, and none is left."""
+    """Yield the kinds of processes that were there within the last hour and of which none is left."""
     processes = list_processes(connection)
     alive = {process["kind"] for process in processes if process["state"] is not ProcessState.GONE}
     for kind in sorted({process["kind"] for process in processes} - alive):
