@@ -86,7 +86,7 @@ def claim(connection: Connection, subjects: list[str]) -> Styles:
         return connection.execute(select(*columns, must_wait).order_by(dealt.c.turn, dealt.c.ordinal).limit(200)).all()
 
     parameters = {"subjects": subjects, "most_of_each": limits, "known": list(KNOWN_TYPES), "most": 200}
-    text = partial(connection.exec_driver_sql, claims._READ, parameters)
+    text = partial(connection.exec_driver_sql, claims._READ[False], parameters)
     return f"claim: SELECT of {ROWS} subjects", lambda: text().all(), core
 
 

@@ -41,6 +41,8 @@ from models.notifications.webhook import SECRET_PURPOSE
 from models.secrets import SecretBox
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
+from tasks.log_config import ProcessKind
+from tasks.process_reporter import ProcessReporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +114,20 @@ class Container:
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)
         self.directory = DirectoryService(settings.database_url)
+        self._reporter = ProcessReporter(settings.database_url, ProcessKind.GATEWAY, lambda: self.metrics.accepted)
 
     def start(self) -> None:
         """Start publishing hints and listening for outcomes and events, even if the servers are still unavailable."""
         self.hint_publisher.start()
         self.outcomes.start()
         self.broadcaster.start()
+        self._reporter.start()
 
     def release(self) -> None:
         """End all streams and all waits for outcomes, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
+        self._reporter.request_stop()
 
     async def stop(self) -> None:
         """Finish the work in flight, publish the remaining hints, and close all connections."""
@@ -131,6 +136,7 @@ class Container:
         await self.acceptor.stop()
         await self.outcomes.stop()
         await asyncio.to_thread(self.hint_publisher.stop)
+        await asyncio.to_thread(self._reporter.stop)
         self.directory.close()
         self._resolver.close()
         for engine in self.engines:

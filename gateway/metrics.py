@@ -40,6 +40,8 @@ class Metrics:
             "tocsin_parked_messages", "Messages that the transport has rejected and parked in the queue", ["queue"],
             registry=self._registry,
         )  # fmt: skip
+        self.accepted = 0
+        """The number of commands accepted since the start."""
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def track_streams(self, streams: Callable[[], float]) -> None:
@@ -56,6 +58,7 @@ class Metrics:
     def count_accepted(self, types: Iterable[str]) -> None:
         """Count accepted commands. ``types`` holds the type of each one."""
         for name in types:
+            self.accepted += 1
             self._accepted.labels(name).inc()
 
     def count_response(self, path: str, method: str, status: int, *, seconds: float) -> None:

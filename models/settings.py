@@ -36,6 +36,7 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, also by http, as CIDRs separated by commas",
     "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"
     " as name=key,key;name=key",
+    "TOCSIN_KEEP_DAYS": "days after which finished commands and what followed from them are deleted (90); 0 keeps all",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }

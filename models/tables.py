@@ -6,8 +6,9 @@ from models.alert_rules import alert_rule
 from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
-from models.messaging import attempts, canary, claims, command_ledger, outbox
+from models.messaging import attempts, canary, claims, command_ledger, hold, outbox
 from models.notifications import chat_destination, delivery, notification, stored_preferences, tickets, webhook
+from models.operations import tables as operations
 
 __all__ = [
     "METADATA",
@@ -19,9 +20,11 @@ __all__ = [
     "claims",
     "command_ledger",
     "delivery",
+    "hold",
     "incident",
     "list_projection",
     "notification",
+    "operations",
     "outbox",
     "stored_preferences",
     "subscription",

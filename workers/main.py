@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy.engine import Engine
 
@@ -14,6 +14,7 @@ from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from models.settings import SettingsError
 from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
+from tasks.process_reporter import ProcessReporter
 from tasks.server_check import check_servers
 from tasks.startup import StartupError
 from workers.runtime.imports import importing
@@ -45,7 +46,9 @@ def run_relay() -> None:
         from workers.relay.relay import Relay
 
     with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
-        Relay(engine, settings).run(_stop_on_signals(), announce_ready)
+        relay = Relay(engine, settings, keep_days=settings.keep_days)
+        with _reporting(settings, ProcessKind.RELAY, lambda: relay.processed):
+            relay.run(_stop_on_signals(), announce_ready)
 
 
 def run_notifier() -> None:
@@ -54,7 +57,9 @@ def run_notifier() -> None:
         from workers.notify.notifier import Notifier
 
     with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
-        Notifier(engine, settings, notify_window=settings.notify_window).run(_stop_on_signals(), announce_ready)
+        notifier = Notifier(engine, settings, notify_window=settings.notify_window)
+        with _reporting(settings, ProcessKind.NOTIFIER, lambda: notifier.processed):
+            notifier.run(_stop_on_signals(), announce_ready)
 
 
 @contextlib.contextmanager
@@ -72,6 +77,17 @@ def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
     log_process_started(kind)
     yield settings
     log_process_stopped(kind)
+
+
+@contextlib.contextmanager
+def _reporting(settings: WorkerSettings, kind: ProcessKind, finished: Callable[[], int]) -> Iterator[None]:
+    """Report the process while the block runs."""
+    reporter = ProcessReporter(settings.database_url, kind, finished)
+    reporter.start()
+    try:
+        yield
+    finally:
+        reporter.stop()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, field_validator
 
 from models.notifications.mailbox import ascii_domain, parse_mailbox
+from models.operations.retention import DEFAULT_KEEP_DAYS
+from models.settings import Settings
 from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings, SecretSettings
 
 _DEFAULT_SMTP_PORTS: Final = {"smtp": 25, "smtps": 465}
@@ -30,7 +32,13 @@ class SmtpServer(NamedTuple):
         return self.host in _LOOPBACK_HOSTS
 
 
-class WorkerSettings(ProcessSettings, SecretSettings):
+class RetentionSettings(Settings):
+    """How many days finished work is kept. 0 keeps everything."""
+
+    keep_days: int = Field(default=DEFAULT_KEEP_DAYS, ge=0, le=36_500)
+
+
+class WorkerSettings(ProcessSettings, SecretSettings, RetentionSettings):
     """Settings for the worker, the relay and the notifier.
 
     ``notify_window`` is in seconds.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -20,10 +22,14 @@ from gateway.http.responses import (
 from gateway.ledger.outcomes import Outcome
 from gateway.ledger.submission import AcceptedCommand
 from models.enums import CommandState
+from models.messaging.hold import HeldCommand
 from models.refusals import Conflict, Refusal
 from models.serializers.commands import CommandJson, command_json
 
 DISCARDED: Final = "The command was discarded before it was applied."
+
+HELD_RETRY_SECONDS: Final = 60
+"""After how many seconds the caller of a held command may ask again, if nobody has said when the hold ends."""
 
 
 def command_response(context: RequestContext, accepted: AcceptedCommand, outcome: Outcome | None) -> HttpResponse:
@@ -63,11 +69,21 @@ def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]
 
 
 def pending_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
-    """Return the additional headers for a 202: when to poll for the outcome and, for a single command, at which URL."""
-    headers = {"Retry-After": "1"}
+    """Return the additional headers for a 202: when to poll for the outcome and, for a single command, at which URL.
+
+    The outcome of a held command is not to be expected before the hold ends.
+    """
+    seconds = max((_held_seconds(each.held) for each in accepted if each.held is not None), default=1)
+    headers = {"Retry-After": str(seconds)}
     if len(accepted) == 1:
         headers["Location"] = f"{context.base_url}/api/0/commands/{accepted[0].id}/"
     return headers
+
+
+def _held_seconds(held: HeldCommand) -> int:
+    if held.release_at is None:
+        return HELD_RETRY_SECONDS
+    return max(1, math.ceil((held.release_at - datetime.now(UTC)).total_seconds()))
 
 
 def accepted_json(context: RequestContext, accepted: AcceptedCommand) -> CommandJson:
@@ -83,7 +99,7 @@ def accepted_json(context: RequestContext, accepted: AcceptedCommand) -> Command
         "outcome_body": None,
         "error": None,
     }
-    return command_json(row, organization=context.organization_slug)
+    return command_json(row, organization=context.organization_slug, held=accepted.held)
 
 
 async def refusals_of_replays(

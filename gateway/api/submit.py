@@ -28,13 +28,13 @@ from gateway.http.parsing import (
 )
 from gateway.http.prefer import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
-from gateway.ledger.outcomes import Outcome
+from gateway.ledger.outcomes import Outcome, OutcomeWait
 from gateway.ledger.submission import AcceptedCommand, IdempotencyKey, Submission
 from models.base import new_id
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit
-from models.refusals import InvalidFields, Refusal
+from models.refusals import InvalidFields, Refusal, Unavailable
 from models.types import JSON
 from tasks.commands.base import EXPECTED_VERSIONS, Command
 from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
@@ -255,7 +255,7 @@ async def accept_and_wait(
     """Accept commands, then wait for their outcomes as long as the caller prefers, or for the default time.
 
     Return the accepted commands and their outcomes by command id, or ``None`` instead of the outcomes if any command
-    is not finished in time.
+    is not finished in time, or is held: then the wait ends at once.
 
     :raises Refusal: if none of the commands is accepted.
     """
@@ -263,16 +263,41 @@ async def accept_and_wait(
     container.rate_limiter.acquire(context.caller.caller_key, len(submission.rows))
     seconds = context.preference.effective_wait_seconds(default=default_wait_seconds)
     if seconds <= 0:
-        return await _accept(context, submission), None
+        return await _with_holds(context, await _accept(context, submission)), None
     # The wait begins before acceptance, because a worker may finish a command before this coroutine continues.
     with container.outcomes.expect(row.id for row in submission.rows) as wait:
         accepted = await _accept(context, submission)
         if wait.ids.issuperset(each.id for each in accepted):
-            return accepted, await wait.outcomes(seconds=seconds)
+            return await _wait_for(context, wait, accepted, seconds)
     # Some commands are replays: an earlier request with the same key submitted them, with other ids.
     with container.outcomes.expect(each.id for each in accepted) as wait:
         container.outcomes.refresh(wait.ids)
-        return accepted, await wait.outcomes(seconds=seconds)
+        return await _wait_for(context, wait, accepted, seconds)
+
+
+async def _wait_for(
+    context: RequestContext, wait: OutcomeWait, accepted: tuple[AcceptedCommand, ...], seconds: float
+) -> tuple[tuple[AcceptedCommand, ...], dict[UUID, Outcome] | None]:
+    if context.container.outcomes.holds_exist:
+        context.container.outcomes.refresh(wait.ids)
+    outcomes = await wait.outcomes(seconds=seconds)
+    if outcomes is None and wait.held:
+        accepted = tuple(each._replace(held=wait.held.get(each.id)) for each in accepted)
+    return accepted, outcomes
+
+
+async def _with_holds(context: RequestContext, accepted: tuple[AcceptedCommand, ...]) -> tuple[AcceptedCommand, ...]:
+    """Return the commands with the holds that keep them from being applied. Only while there are holds is it a query.
+
+    Without the database, the commands are returned as they are: they have been accepted.
+    """
+    if not context.container.outcomes.holds_exist:
+        return accepted
+    try:
+        held = await context.container.outcomes.find_held(each.id for each in accepted)
+    except Unavailable:
+        return accepted
+    return tuple(each._replace(held=held.get(each.id)) for each in accepted)
 
 
 async def _accept(context: RequestContext, submission: Submission) -> tuple[AcceptedCommand, ...]:

@@ -3,6 +3,9 @@
 Workers publish the ids of finished commands over Valkey. Outcomes whose ids arrive together are read in one query. A
 wake-up may be lost, so all awaited commands are also polled: twice a second while wake-ups arrive, otherwise ten times
 a second.
+
+A wait also ends when one of its commands turns out to be held. Whether there is any hold is asked twice a second; only
+while there is one is each command looked up.
 """
 
 from __future__ import annotations
@@ -24,11 +27,15 @@ from gateway.batcher import Batcher
 from gateway.unavailable import unavailable_if_transient
 from models.enums import CommandState
 from models.messaging.command_ledger import IS_WAITING
+from models.messaging.hold import ANY_HOLD_IN_FORCE, FIND_HELD, HeldCommand, held_command_from_row
 from models.refusals import Unavailable
 from tasks.broker import pubsub
 from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.1
+POLLS_PER_HOLD_CHECK: Final = 5
+"""How many polls pass before the waiter looks again whether any hold is in force."""
+
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
 """While wake-ups arrive, only every fifth poll reads outcomes. Wake-ups count as arriving until there have been five
 polls in a row without one."""
@@ -75,6 +82,7 @@ class OutcomeWaiter:
         self._loops: list[asyncio.Task[None]] = []
         self._polls_since_wakeup = POLLS_PER_REFRESH_WHILE_WOKEN
         self._is_closing = False
+        self._holds_exist = False
         self._outage = OutageLog("outcomes.unreadable")
 
     def start(self) -> None:
@@ -113,6 +121,11 @@ class OutcomeWaiter:
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
 
+    @property
+    def holds_exist(self) -> bool:
+        """Whether some hold was in force when the waiter last looked, at most about half a second ago."""
+        return self._holds_exist
+
     def _enter(self, wait: OutcomeWait) -> None:
         for id_ in wait.ids:
             self._waits.setdefault(id_, set()).add(wait)
@@ -145,9 +158,24 @@ class OutcomeWaiter:
             await asyncio.sleep(POLL_SECONDS)
             polls += 1
             self._polls_since_wakeup += 1
+            if polls % POLLS_PER_HOLD_CHECK == 1:
+                await self._check_holds()
             is_woken = self._polls_since_wakeup < POLLS_PER_REFRESH_WHILE_WOKEN
             if self._waits and not (is_woken and polls % POLLS_PER_REFRESH_WHILE_WOKEN):
                 await self._refresh(tuple(self._waits))
+
+    async def _check_holds(self) -> None:
+        # While the database is away, nothing is held up by a hold.
+        with suppress(Exception):
+            async with asyncio.timeout(1.0), self._engine.connect() as connection:
+                self._holds_exist = bool((await connection.exec_driver_sql(ANY_HOLD_IN_FORCE)).scalar_one())
+
+    async def find_held(self, ids: Iterable[UUID]) -> dict[UUID, HeldCommand]:
+        """Return which of these commands are held, by id. Ask only while :attr:`holds_exist`."""
+        with unavailable_if_transient():
+            async with self._engine.connect() as connection:
+                rows = (await connection.exec_driver_sql(FIND_HELD, {"ids": list(ids)})).all()
+        return {row.command_id: held_command_from_row(row) for row in rows}
 
     async def _refresh(self, ids: tuple[UUID, ...]) -> None:
         try:
@@ -174,6 +202,10 @@ class OutcomeWaiter:
             outcome = Outcome(**row._mapping)._replace(state=CommandState(row.state))
             for wait in self._waits.get(outcome.id, ()):
                 wait.record(outcome)
+        if self._holds_exist and len(rows) < len(ids):
+            for held in (await self.find_held(ids)).values():
+                for wait in self._waits.get(held.command_id, ()):
+                    wait.record_held(held)
 
 
 class OutcomeWait:
@@ -183,6 +215,8 @@ class OutcomeWait:
         self.ids = frozenset(ids)
         self._waiter = waiter
         self._outcomes: dict[UUID, Outcome] = {}
+        self.held: dict[UUID, HeldCommand] = {}
+        """The commands that turned out to be held, which end the wait."""
         self._is_over = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -200,12 +234,17 @@ class OutcomeWait:
         if len(self._outcomes) == len(self.ids):
             self._is_over.set()
 
+    def record_held(self, held: HeldCommand) -> None:
+        """Record that one of the awaited commands is held, and end the wait."""
+        self.held[held.command_id] = held
+        self._is_over.set()
+
     def release(self) -> None:
         """End the wait, even if some commands are not finished."""
         self._is_over.set()
 
     async def outcomes(self, *, seconds: float) -> dict[UUID, Outcome] | None:
-        """Return the outcomes of all commands, or ``None`` if any of them is not finished after ``seconds``."""
+        """Return the outcomes of all commands, or ``None`` if any is held, or is not finished after ``seconds``."""
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_over.wait(), seconds)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from models.messaging.command_ledger import NewCommand
+from models.messaging.hold import HeldCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,17 @@ class Submission:
 
 
 class AcceptedCommand(NamedTuple):
-    """A command in the ledger. ``is_replay`` means that an earlier request with the same key submitted it."""
+    """A command in the ledger. ``is_replay`` means that an earlier request with the same key submitted it.
+
+    ``held`` is the hold that kept it from being applied while its caller was still waiting, if any.
+    """
 
     id: UUID
     type: str
     accepted_at: datetime
     subject: str
     is_replay: bool = False
+    held: HeldCommand | None = None
 
 
 AcceptedCommands = tuple[AcceptedCommand, ...]

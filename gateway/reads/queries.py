@@ -36,6 +36,7 @@ from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, inciden
 from models.incidents.subscription import subscriptions
 from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus, canary_status_from_row
 from models.messaging.command_ledger import commands
+from models.messaging.hold import FIND_HELD, HeldCommand, held_command_from_row
 from models.notifications.notification import notifications
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
@@ -247,6 +248,11 @@ class Queries:
         if types:
             statement = statement.where(commands.c.type.in_(types))
         return await self._rows(paginate(statement, page, commands.c.seq, descending=True))
+
+    async def held(self, id_: UUID) -> HeldCommand | None:
+        """Return the hold that keeps a command from being applied, if any."""
+        rows = await self._rows(FIND_HELD, {"ids": [id_]})
+        return held_command_from_row(rows[0]) if rows else None
 
     async def canaries(self) -> list[CanaryStatus]:
         """Return the canary status of every queue."""

@@ -13,6 +13,7 @@ from gateway.http.pagination import page_response, parse_page
 from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES
 from gateway.http.responses import HttpResponse, conditional_response, json_response, raw_json
 from models.enums import CallerKind, CommandState, OpsRole
+from models.messaging.hold import HeldCommand
 from models.permissions import COMMANDS
 from models.policy import require_token_scope
 from models.refusals import Conflict, Forbidden, InvalidFields, NotFound
@@ -44,7 +45,8 @@ async def read_command(context: RequestContext) -> HttpResponse:
             context.container.outcomes.refresh([id_])
             await wait.outcomes(seconds=seconds)
         row = await context.container.queries.command(id_)
-    resource = _resource(row, is_readable=await _may_read_outcome(context, row))
+    held = await context.container.queries.held(id_) if row.state == CommandState.ACCEPTED else None
+    resource = _resource(row, is_readable=await _may_read_outcome(context, row), held=held)
     response = conditional_response(resource, version=0, if_none_match=context.if_none_match)
     if seconds is not None:
         response.headers["Preference-Applied"] = f"wait={seconds}"
@@ -105,9 +107,9 @@ def _fields(body: JSON) -> list[str]:
     return list(body) if isinstance(body, dict) else []
 
 
-def _resource(row: Any, *, is_readable: bool) -> CommandJson:
+def _resource(row: Any, *, is_readable: bool, held: HeldCommand | None = None) -> CommandJson:
     body = raw_json(row.outcome_body) if is_readable else None
-    return command_json(dict(row._mapping) | {"outcome_body": body}, organization=row.slug)
+    return command_json(dict(row._mapping) | {"outcome_body": body}, organization=row.slug, held=held)
 
 
 async def _may_read_outcome(context: RequestContext, row: Any) -> bool:

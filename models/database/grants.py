@@ -22,6 +22,8 @@ ALERT_RULES: Final = (
 )  # fmt: skip
 INBOX: Final = ("notifications", "notification_decisions")
 
+OPERATIONS: Final = ("holds", "audit_entries", "bulk_operations")
+
 
 class Grant(NamedTuple):
     """A privilege on tables. It may be limited to certain columns, as in ``UPDATE (planned_at)``."""
@@ -36,6 +38,23 @@ _DIRECTORY_CHANGES: Final = (
     Grant("DELETE", ("members", "project_teams")),
 )
 
+_OPERATIONS: Final = (
+    Grant("INSERT", OPERATIONS),
+    Grant("UPDATE", ("holds", "bulk_operations")),
+    Grant("UPDATE (state, due_at, finished_at, detail)", ("deliveries",)),
+)
+
+_RETENTION: Final = Grant(
+    "DELETE",
+    (
+        "commands", "command_failures", "requeued_commands", "events", "notifications", "notification_decisions",
+        "deliveries", "delivery_attempts",
+    ),
+)  # fmt: skip
+_REQUEUED_COLUMNS: Final = (
+    "state, attempts, timeouts, is_alone, error, fingerprint, next_attempt_at, claimed_at, finished_at"
+)
+
 GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # Accepts commands and imports the directory over HTTP. It never changes an incident.
     "tocsin_gateway": (
@@ -44,14 +63,17 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("UPDATE (state, finished_at)", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", ("idempotency_keys",)),
         Grant("INSERT, DELETE", ("used_tickets",)),
+        Grant("INSERT, UPDATE", ("process_heartbeats",)),
         *_DIRECTORY_CHANGES,
+        *_OPERATIONS,
     ),
     "tocsin_worker": (
         Grant("INSERT, UPDATE", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Grant("INSERT, UPDATE", ("deliveries",)),
         Grant("INSERT, UPDATE, DELETE", ("webhooks", "chat_destinations")),
-        Grant("INSERT", ("delivery_attempts",)),
+        Grant("INSERT", ("delivery_attempts", "command_failures")),
+        Grant("INSERT, UPDATE", ("process_heartbeats",)),
         # Records whom a rule's action notifies, or why it does not notify them, and what became of each delivery.
         Grant("INSERT, UPDATE", ("notification_decisions",)),
         Grant("UPDATE", ("canaries",)),
@@ -62,23 +84,29 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("notification_preferences",)),
         Grant("INSERT, UPDATE, DELETE", ("incident_mutes",)),
     ),
-    # Publishes events and deletes old rows.
+    # Publishes events, carries out requeues, records numbers, and deletes old rows.
     "tocsin_relay": (
         Grant("UPDATE (announced_at)", ("events",)),
-        Grant("UPDATE", ("command_floor",)),
+        Grant("UPDATE", ("command_floor", "holds", "bulk_operations", "requeued_commands")),
+        Grant(f"UPDATE ({_REQUEUED_COLUMNS})", ("commands",)),
+        Grant("INSERT", ("audit_entries", "requeued_commands")),
+        Grant("INSERT, DELETE", ("canaries", "minute_series")),
+        Grant("INSERT, UPDATE, DELETE", ("process_heartbeats",)),
         Grant("DELETE", ("idempotency_keys",)),
-        Grant("INSERT, DELETE", ("canaries",)),
+        _RETENTION,
     ),
     # Plans notifications. People who lost access are unsubscribed by a command, hence INSERT.
     "tocsin_notifier": (
         Grant("UPDATE (planned_at)", ("events",)),
-        Grant("INSERT, UPDATE", (*INBOX, "deliveries")),
+        Grant("INSERT, UPDATE", (*INBOX, "deliveries", "process_heartbeats")),
         Grant("INSERT", ("commands",)),
     ),
     # The command line.
     "tocsin_ops": (
         Grant("UPDATE", ("commands",)),
         *_DIRECTORY_CHANGES,
+        *_OPERATIONS,
+        _RETENTION,
     ),
 }
 """The privileges of each role. Each role may also read every table except those in :data:`UNREADABLE_TABLES`."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Column, Table, Text
+from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
@@ -40,6 +40,18 @@ in_flight_batches = Table(
 # --- retry -----------------------------------------------------------------------------------------------------
 
 
+# What operators see in a command's timeline: the command itself has only its last error.
+command_failures = Table(
+    "command_failures",
+    METADATA,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("command_id", Uuid, nullable=False),
+    timestamp_column("at"),
+    Column("error", Text, nullable=False),
+)
+Index("command_failures_command_id_idx", command_failures.c.command_id)
+
+
 class FailedCommand(NamedTuple):
     """A command after a failed attempt or a timeout. ``state`` is ``dead`` after the fifth of either kind."""
 
@@ -64,12 +76,19 @@ class FailedCommand(NamedTuple):
         return Trace(self.request_id, self.traceparent)
 
 
+FINGERPRINT: Final = r"""
+left(md5(c.type || ' ' || regexp_replace(%(error)s::text, '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9]+', '#', 'g')), 16)
+"""
+"""The SQL expression by which dead letters are grouped: the type, and the error without ids and numbers."""
+
+
 def _counting(column: str) -> str:
     return f"""
 UPDATE commands c
 SET {column} = c.{column} + f.times, error = %(error)s,
     state = CASE WHEN c.{column} + f.times >= %(most)s THEN %(dead)s ELSE c.state END,
     finished_at = CASE WHEN c.{column} + f.times >= %(most)s THEN clock_timestamp() END,
+    fingerprint = CASE WHEN c.{column} + f.times >= %(most)s THEN {FINGERPRINT} END,
     next_attempt_at = CASE WHEN c.{column} + f.times < %(most)s
         THEN clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[c.{column} + f.times]) END
 FROM (SELECT id, count(*) AS times FROM unnest(%(ids)s::uuid[]) AS u(id) GROUP BY id) AS f
@@ -78,6 +97,11 @@ RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
 """  # noqa: S608 - our own columns and condition
 
 
+# The last failure is the moment of the death.
+_RECORD_FAILURES: Final = """
+INSERT INTO command_failures (command_id, at, error)
+SELECT c.id, coalesce(c.finished_at, clock_timestamp()), %(error)s FROM commands c WHERE c.id = ANY(%(ids)s::uuid[])
+"""
 _COUNT_ATTEMPTS: Final = _counting("attempts")
 _COUNT_TIMEOUTS: Final = _counting("timeouts")
 
@@ -112,7 +136,10 @@ def _count(
             "delays": [delay.total_seconds() for delay in delays],
         },
     )
-    return [FailedCommand(**row._asdict()) for row in rows]
+    failed = [FailedCommand(**row._asdict()) for row in rows]
+    if failed:
+        connection.exec_driver_sql(_RECORD_FAILURES, {"ids": [each.id for each in failed], "error": error})
+    return failed
 
 
 def mark_alone(connection: Connection, ids: Sequence[UUID]) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from models.enums import Lane
 from models.messaging.claims import FROM_FLOOR, HEAD, scan_for_subjects, scan_on
 from models.messaging.command_ledger import IS_DEFERRED, IS_WAITING
+from models.messaging.hold import is_held
 
 SCANS_PER_SWEEP: Final = 50
 """How often a sweep continues the scan of a lane at most, as long as it finds nothing."""
@@ -22,11 +23,12 @@ _OVERDUE: Final = f"""
 SELECT head.lane, head.subject
 FROM unnest(%(subjects)s::text[]) AS s(subject) {HEAD}
 WHERE coalesce(head.next_attempt_at, head.accepted_at + make_interval(secs => %(older)s)) < clock_timestamp()
+    AND NOT {is_held("head")}
 """  # noqa: S608 - our own condition
 
 _RETRIES: Final = f"""
 SELECT c.lane, c.subject FROM commands c
-WHERE c.{IS_WAITING} AND c.{IS_DEFERRED} AND c.next_attempt_at < clock_timestamp()
+WHERE c.{IS_WAITING} AND c.{IS_DEFERRED} AND c.next_attempt_at < clock_timestamp() AND NOT {is_held("c")}
 ORDER BY c.next_attempt_at LIMIT %(most)s
 """  # noqa: S608 - our own condition
 
@@ -43,7 +45,8 @@ def find_overdue_subjects(
 ) -> OverdueSubjects:
     """Scan a lane's next waiting commands, and return the subjects that need a hint.
 
-    A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
+    A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due, unless it is
+    held.
     """
     scans = scan_for_subjects(connection, {lane: after}, rows=rows, span=span)
     scan = scan_on(connection, scans, most=SCANS_PER_SWEEP, rows=rows, span=span)[lane]
@@ -64,11 +67,12 @@ _STALLED_LANES: Final = f"""
 SELECT DISTINCT head.lane FROM (
     SELECT DISTINCT ON (oldest.subject) oldest.*
     FROM unnest(%(lanes)s::text[]) AS l(lane) CROSS JOIN LATERAL (
-        SELECT c.subject, c.lane, c.seq, coalesce(c.next_attempt_at, c.accepted_at) AS due
+        SELECT c.subject, c.lane, c.seq, coalesce(c.next_attempt_at, c.accepted_at) AS due,
+               {is_held("c")} AS is_held
         FROM commands c WHERE c.lane = l.lane AND {FROM_FLOOR} ORDER BY c.lane, c.seq LIMIT %(window)s
     ) AS oldest ORDER BY oldest.subject, oldest.seq
 ) AS head
-WHERE head.due < clock_timestamp() - make_interval(secs => %(older)s)
+WHERE head.due < clock_timestamp() - make_interval(secs => %(older)s) AND NOT head.is_held
 AND hashtextextended('apply:' || head.subject, 0) NOT IN (
     SELECT l.classid::bigint << 32 | l.objid::bigint FROM pg_locks l
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
@@ -80,7 +84,8 @@ AND hashtextextended('apply:' || head.subject, 0) NOT IN (
 def find_stalled_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
     """Return the lanes with a subject that no worker has locked, although it has been due for ``older_than`` seconds.
 
-    Only the oldest ``window`` waiting commands of each lane are considered.
+    Only the oldest ``window`` waiting commands of each lane are considered. A subject whose first command is held is
+    not stalled.
     """
     parameters = {"older": older_than, "window": window, "lanes": [lane.value for lane in Lane]}
     rows = connection.exec_driver_sql(_STALLED_LANES, parameters)

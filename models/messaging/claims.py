@@ -24,19 +24,22 @@ from models.base import METADATA, require_columns
 from models.enums import CommandState, Lane
 from models.messaging.command_ledger import IS_WAITING
 from models.messaging.command_type import versioned_type_sql
+from models.messaging.hold import ANY_HOLD_IN_FORCE, is_held, is_queue_held
 from models.messaging.trace import Trace
 from models.types import JSON
 
 command_floor = Table(
     "command_floor",
     METADATA,
-    # No command with a lower seq is waiting, or ever will be.
+    # No command with a lower seq is waiting.
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    # How often the floor was lowered for commands that were requeued.
+    Column("lowered", BigInteger, nullable=False, server_default="0"),
 )
 
 FROM_FLOOR: Final = f"c.{IS_WAITING} AND c.seq >= (SELECT coalesce(max(seq), 0) FROM command_floor)"  # noqa: S608
-"""The SQL condition for waiting commands ``c``. It starts at the floor, to skip the index entries of finished
-commands."""
+"""The SQL condition for waiting commands ``c``, held or not. It starts at the floor, to skip the index entries of
+finished commands."""
 
 HEAD: Final = f"""
 CROSS JOIN LATERAL (
@@ -54,6 +57,14 @@ LATEST: Final = 2_000
 """How many values of ``seq`` at the end of the ledger count as the newest."""
 
 
+def find_any_hold(connection: Connection) -> bool:
+    """Return whether any hold is in force. If not, the other functions may be called with ``any_holds=False``.
+
+    Their statements then do without the conditions about holds, which cost about as much as all holds together.
+    """
+    return bool(connection.exec_driver_sql(ANY_HOLD_IN_FORCE).scalar_one())
+
+
 # --- find --------------------------------------------------------------------------------------------------------
 
 
@@ -69,9 +80,12 @@ class Scan(NamedTuple):
     after: int
 
 
-_SCAN: Final = f"""
+def _scan_statement(*, any_holds: bool) -> str:
+    is_lane_held = is_queue_held("l.lane") if any_holds else "false"
+    return f"""
 SELECT l.lane, scanned.subjects, latest.subjects AS newest,
        CASE WHEN l.most = 0 THEN l.after
+            WHEN {is_lane_held} THEN 0
             WHEN scanned.rows >= l.most THEN scanned.last
             WHEN place.after + %(span)s < ending.seq THEN place.after + %(span)s
             ELSE 0 END AS after
@@ -84,7 +98,8 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT found.subject, min(found.seq) AS first, max(found.seq) AS last, count(*) AS rows FROM (
             SELECT c.subject, c.seq FROM commands c
-            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
+            WHERE NOT {is_lane_held}
+            AND c.lane = l.lane AND c.{IS_WAITING} AND c.seq > place.after AND c.seq <= place.after + %(span)s
             ORDER BY c.lane, c.seq LIMIT l.most
         ) AS found GROUP BY found.subject
     ) AS by_subject
@@ -94,12 +109,16 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT found.subject, max(found.seq) AS last FROM (
             SELECT c.subject, c.seq FROM commands c
-            WHERE c.lane = l.lane AND c.{IS_WAITING} AND c.seq > greatest(floor.seq, ending.seq - %(latest)s)
+            WHERE NOT {is_lane_held}
+            AND c.lane = l.lane AND c.{IS_WAITING} AND c.seq > greatest(floor.seq, ending.seq - %(latest)s)
             ORDER BY c.lane DESC, c.seq DESC LIMIT %(newest)s
         ) AS found GROUP BY found.subject
     ) AS by_subject
 ) AS latest
 """  # noqa: S608 - our own condition
+
+
+_SCAN: Final = {any_holds: _scan_statement(any_holds=any_holds) for any_holds in (False, True)}
 
 
 def scan_for_subjects(
@@ -110,12 +129,13 @@ def scan_for_subjects(
     span: int = SPAN_PER_SCAN,
     newest: int = 0,
     only_newest: Collection[Lane] = (),
+    any_holds: bool = True,
 ) -> dict[Lane, Scan]:
     """Return the subjects of each lane's next waiting commands. ``after`` maps each lane to the ``seq`` to start after.
 
     The scan of a lane reads at most ``rows`` commands and covers at most ``span`` values of ``seq``. In addition, it
     reads up to ``newest`` waiting commands among the last :data:`LATEST` of the ledger; of the lanes in
-    ``only_newest``, nothing else.
+    ``only_newest``, nothing else. Of a lane that is held, it reads nothing.
     """
     parameters = {
         "lanes": [lane.value for lane in after],
@@ -125,7 +145,7 @@ def scan_for_subjects(
         "newest": newest,
         "latest": LATEST,
     }
-    found = connection.exec_driver_sql(_SCAN, parameters)
+    found = connection.exec_driver_sql(_SCAN[any_holds], parameters)
     return {Lane(row.lane): Scan(row.subjects, row.newest, int(row.after)) for row in found}
 
 
@@ -136,6 +156,7 @@ def scan_on(
     most: int,
     rows: int = ROWS_PER_SCAN,
     span: int = SPAN_PER_SCAN,
+    any_holds: bool = True,
 ) -> dict[Lane, Scan]:
     """Continue these scans, up to ``most`` times, until they find something or reach the end of the ledger.
 
@@ -146,7 +167,7 @@ def scan_on(
         places = {lane: scan.after for lane, scan in found.items() if scan.after and not scan.subjects}
         if not places:
             break
-        for lane, scan in scan_for_subjects(connection, places, rows=rows, span=span).items():
+        for lane, scan in scan_for_subjects(connection, places, rows=rows, span=span, any_holds=any_holds).items():
             found[lane] = scan._replace(newest=found[lane].newest)
     return found
 
@@ -162,11 +183,15 @@ class Locked(NamedTuple):
 
 
 _TRY_LOCK: Final = "pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))"
-_LOCK: Final = f"""
+
+
+def _lock_statement(*, any_holds: bool) -> str:
+    return f"""
 WITH ready AS MATERIALIZED (
     SELECT s.subject, s.ordinal
     FROM unnest(%(subjects)s::text[]) WITH ORDINALITY AS s(subject, ordinal) {HEAD}
     WHERE coalesce(head.next_attempt_at <= now(), true) AND {versioned_type_sql("head")} = ANY(%(known)s::text[])
+        AND NOT {is_held("head") if any_holds else "false"}
     ORDER BY s.ordinal
 )
 SELECT subject, ordinal FROM ready
@@ -175,16 +200,26 @@ LIMIT %(most)s
 """  # noqa: S608 - our own condition
 
 
-def lock_subjects(connection: Connection, offered: Sequence[str], *, known_types: Collection[str], most: int) -> Locked:
+_LOCK: Final = {any_holds: _lock_statement(any_holds=any_holds) for any_holds in (False, True)}
+
+
+def lock_subjects(
+    connection: Connection,
+    offered: Sequence[str],
+    *,
+    known_types: Collection[str],
+    most: int,
+    any_holds: bool = True,
+) -> Locked:
     """Lock up to ``most`` of the offered subjects, in their order, until the transaction ends.
 
-    A subject is skipped if it has no waiting command, if its first one is not due or has an unknown type or payload
-    version, or if another worker holds the lock. Commands of unknown types wait for a worker of a newer release.
+    A subject is skipped if it has no waiting command, if its first one is held, is not due or has an unknown type or
+    payload version, or if another worker has the lock. Commands of unknown types wait for a worker of a newer release.
     """
     if not offered:
         return Locked([], 0)
     parameters = {"subjects": list(offered), "known": list(known_types), "most": most}
-    rows = connection.exec_driver_sql(_LOCK, parameters).all()
+    rows = connection.exec_driver_sql(_LOCK[any_holds], parameters).all()
     return Locked([row.subject for row in rows], rows[-1].ordinal if len(rows) == most else len(offered))
 
 
@@ -227,10 +262,12 @@ class ClaimedCommand(NamedTuple):
 
 
 # Round-robin: the first command of each subject, then the second of each, and so on.
-_READ: Final = f"""
+def _read_statement(*, any_holds: bool) -> str:
+    return f"""
 SELECT {", ".join(f"dealt.{name}" for name in ClaimedCommand._fields)},
        coalesce(dealt.next_attempt_at > now(), false)
-           OR {versioned_type_sql("dealt")} <> ALL(%(known)s::text[]) AS must_wait
+           OR {versioned_type_sql("dealt")} <> ALL(%(known)s::text[])
+           OR {is_held("dealt") if any_holds else "false"} AS must_wait
 FROM (
     SELECT c.*, s.ordinal, row_number() OVER (PARTITION BY c.subject ORDER BY c.seq) AS turn
     FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) WITH ORDINALITY AS s(subject, most, ordinal)
@@ -243,16 +280,24 @@ LIMIT %(most)s
 """  # noqa: S608 - our own columns and condition
 
 
+_READ: Final = {any_holds: _read_statement(any_holds=any_holds) for any_holds in (False, True)}
+
+
 def read_commands(
-    connection: Connection, subjects: Mapping[str, int], *, known_types: Collection[str], most: int
+    connection: Connection,
+    subjects: Mapping[str, int],
+    *,
+    known_types: Collection[str],
+    most: int,
+    any_holds: bool = True,
 ) -> list[ClaimedCommand]:
     """Return up to ``most`` of the locked subjects' first commands, selected round-robin and sorted by ``seq``.
 
     ``subjects`` maps each subject to the maximum number of its commands. A subject is read only up to its first command
-    that is not due or has an unknown type or payload version.
+    that is held, is not due or has an unknown type or payload version.
     """
     result = connection.exec_driver_sql(
-        _READ,
+        _READ[any_holds],
         {
             "subjects": list(subjects),
             "most_of_each": list(subjects.values()),
@@ -319,7 +364,7 @@ _HAVE_ENDED: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigi
 # By seq, not by lane: a later release may have a lane of which this one does not know.
 _RAISE_FLOOR: Final = f"""
 WITH span AS MATERIALIZED (
-    SELECT seq AS first, least(%(seq)s::bigint, seq + %(span)s) AS last FROM command_floor
+    SELECT seq AS first, least(%(seq)s::bigint, seq + %(span)s) AS last, lowered FROM command_floor
 ), lowest AS MATERIALIZED (
     SELECT coalesce(
         (SELECT c.seq FROM commands c WHERE c.{IS_WAITING}
@@ -327,8 +372,23 @@ WITH span AS MATERIALIZED (
         (SELECT last FROM span)
     ) AS seq
 )
-UPDATE command_floor SET seq = lowest.seq FROM lowest WHERE command_floor.seq < lowest.seq
+UPDATE command_floor SET seq = lowest.seq FROM lowest, span
+WHERE command_floor.seq < lowest.seq AND command_floor.lowered = span.lowered
 """  # noqa: S608 - our own condition
+
+
+# Commits with the requeue. A concurrent statement that raises the floor waits for this row, and then finds that it has
+# been lowered since it looked for waiting commands; or this one waits, and lowers what the other has raised.
+_LOWER_FLOOR: Final = "UPDATE command_floor SET seq = least(seq, %(seq)s::bigint), lowered = lowered + 1"
+
+
+def lower_floor(connection: Connection, seq: int) -> None:
+    """Lower the floor to ``seq``, unless it is lower already, for a command that waits again.
+
+    Call it in the transaction that makes the command wait, and as the last statement: the row stays locked until the
+    transaction ends.
+    """
+    connection.exec_driver_sql(_LOWER_FLOOR, {"seq": seq})
 
 
 def propose_floor(connection: Connection) -> FloorCandidate:

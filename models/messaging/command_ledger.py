@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, SmallInteger, Table, Text, Uuid, false, text
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, SmallInteger, Table, Text, Uuid, false, func, text
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
@@ -48,6 +48,8 @@ commands = Table(
     Column("expected_version", BigInteger, nullable=True),
     Column("state", Text, nullable=False, server_default=CommandState.ACCEPTED.value),
     timestamp_column("accepted_at"),
+    # The start of the transaction that recorded the outcome.
+    timestamp_column("claimed_at", nullable=True),
     timestamp_column("finished_at", nullable=True),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     # The number of timeouts, which do not count as attempts: see models.messaging.attempts.
@@ -60,6 +62,8 @@ commands = Table(
     # Of a refusal: the members that only its RFC 9457 form has, such as a more precise code.
     Column("outcome_problem", JSONType, nullable=True),
     Column("error", Text, nullable=True),
+    # Of a dead command: see FINGERPRINT.
+    Column("fingerprint", Text, nullable=True),
     Column("request_id", Text, nullable=True),
     Column("traceparent", Text, nullable=True),
 )
@@ -72,6 +76,43 @@ Index(
 Index("commands_caller_idx", commands.c.caller, commands.c.seq)
 Index("commands_waiting_by_lane_idx", commands.c.lane, commands.c.seq, postgresql_where=text(IS_WAITING))
 Index("commands_retry_idx", commands.c.next_attempt_at, postgresql_where=text(f"{IS_WAITING} AND {IS_DEFERRED}"))
+
+# For operators' searches: docs/decisions/0033-ops-reads.md. None of them has an entry for a command that waits, so
+# acceptance does not pay for them, and the claim cannot be planned with them.
+IS_ENDED: Final = f"state <> '{CommandState.ACCEPTED}'"
+IS_UNSUCCESSFUL: Final = f"state IN ('{CommandState.REJECTED}', '{CommandState.DEAD}', '{CommandState.DISCARDED}')"
+IS_DEAD: Final = f"state = '{CommandState.DEAD}'"
+"""The SQL conditions of the indexes below."""
+Index("commands_finished_idx", commands.c.finished_at, postgresql_where=text("finished_at IS NOT NULL"))
+Index(
+    "commands_by_user_idx",
+    commands.c.user_id,
+    commands.c.seq,
+    postgresql_where=text(f"{IS_ENDED} AND user_id IS NOT NULL"),
+)
+Index(
+    "commands_by_type_idx",
+    commands.c.type,
+    commands.c.organization_id,
+    commands.c.seq,
+    postgresql_where=text(IS_ENDED),
+)
+# Of subjects that are one incident's. Those of rules, to which observations belong, are shared by many incidents.
+IS_OF_INCIDENT: Final = f"starts_with(subject, '{SubjectKind.INCIDENT}:')"
+Index(
+    "commands_by_subject_idx",
+    commands.c.subject,
+    commands.c.seq,
+    postgresql_where=text(f"{IS_ENDED} AND {IS_OF_INCIDENT}"),
+)
+Index("commands_unsuccessful_idx", commands.c.state, commands.c.seq, postgresql_where=text(IS_UNSUCCESSFUL))
+Index("commands_dead_idx", commands.c.fingerprint, commands.c.seq, postgresql_where=text(IS_DEAD))
+TRACE_ID: Final = "split_part(traceparent, '-', 2)"
+Index(
+    "commands_trace_idx",
+    func.split_part(commands.c.traceparent, text("'-'"), text("2")),
+    postgresql_where=text("traceparent IS NOT NULL"),
+)
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -166,7 +207,8 @@ class CommandOutcome(NamedTuple):
 _RECORD_OUTCOMES: Final = f"""
 UPDATE commands c
 SET state = o.state, outcome_status = o.status, outcome_body = o.body::json, outcome_problem = o.problem::json,
-    finished_at = clock_timestamp(), attempts = c.attempts + 1, next_attempt_at = NULL, error = NULL
+    finished_at = clock_timestamp(), claimed_at = greatest(now(), c.accepted_at), attempts = c.attempts + 1,
+    next_attempt_at = NULL, error = NULL
 FROM unnest(%(id)b::uuid[], %(state)b::text[], %(status)b::smallint[], %(body)b::text[], %(problem)b::text[])
     AS o(id, state, status, body, problem)
 WHERE c.id = o.id AND c.{IS_WAITING}

@@ -138,6 +138,11 @@ Index(
 Index("deliveries_of_destination_idx", deliveries.c.channel, deliveries.c.destination_id, deliveries.c.id)
 Index("deliveries_organization_id_idx", deliveries.c.organization_id, deliveries.c.id)
 Index("deliveries_incident_id_idx", deliveries.c.incident_id)
+# For operators' lists and numbers.
+Index("deliveries_finished_idx", deliveries.c.finished_at, postgresql_where=text("finished_at IS NOT NULL"))
+Index("deliveries_by_user_idx", deliveries.c.user_id, deliveries.c.id, postgresql_where=text("user_id IS NOT NULL"))
+IS_UNDELIVERED = f"state IN ('{DeliveryState.FAILED}', '{DeliveryState.DEAD}')"
+Index("deliveries_unsuccessful_idx", deliveries.c.state, deliveries.c.id, postgresql_where=text(IS_UNDELIVERED))
 
 delivery_attempts = Table(
     "delivery_attempts",

@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 from models.enums import (
     CommandState,
 )
-from models.json_fields import DateTime, Uuid
+from models.json_fields import DateTime, Id, Uuid
+from models.messaging.hold import HeldCommand, HoldScope
 from models.timestamps import iso, iso_or_none
 
 
@@ -17,6 +18,17 @@ class OutcomeJson(TypedDict):
 
     status: int
     body: Any
+
+
+class HeldByJson(TypedDict):
+    """The hold that keeps a command from being applied: its own, or that of a command before it on its subject."""
+
+    hold: Id
+    scope: HoldScope
+    target: str
+    reason: str
+    since: DateTime
+    releaseAt: DateTime | None
 
 
 class CommandJson(TypedDict):
@@ -29,12 +41,14 @@ class CommandJson(TypedDict):
     acceptedAt: DateTime
     finishedAt: DateTime | None
     attempts: int
-    heldBy: str | None
+    heldBy: HeldByJson | None
     outcome: OutcomeJson | None
     error: str | None
 
 
-def command_json(command: Mapping[str, Any], *, organization: str | None) -> CommandJson:
+def command_json(
+    command: Mapping[str, Any], *, organization: str | None, held: HeldCommand | None = None
+) -> CommandJson:
     """Serialize a command from its row in the ledger. ``organization`` is a slug."""
     is_finished = command["outcome_status"] is not None
     return {
@@ -45,7 +59,21 @@ def command_json(command: Mapping[str, Any], *, organization: str | None) -> Com
         "acceptedAt": iso(command["accepted_at"]),
         "finishedAt": iso_or_none(command["finished_at"]),
         "attempts": command["attempts"],
-        "heldBy": None,
+        "heldBy": held_by_json(held),
         "outcome": {"status": command["outcome_status"], "body": command["outcome_body"]} if is_finished else None,
         "error": command["error"],
+    }
+
+
+def held_by_json(held: HeldCommand | None) -> HeldByJson | None:
+    """Serialize the hold that holds a command, if any."""
+    if held is None:
+        return None
+    return {
+        "hold": str(held.hold_id),
+        "scope": HoldScope(held.scope),
+        "target": held.target,
+        "reason": held.reason,
+        "since": iso(held.since),
+        "releaseAt": iso_or_none(held.release_at),
     }

@@ -236,7 +236,7 @@ def test_a_command_accepted_while_its_subject_was_locked_is_applied_without_a_hi
     worker = harness.applier()
     worker.on_commit = accept_another
     # Neither a hint nor a scan names the subject again.
-    monkeypatch.setattr(Claimer, "_scan", lambda *_: None)
+    monkeypatch.setattr(Claimer, "_scan", lambda *_, **__: None)
     worker.drain([subject(acme, 1)])
 
     assert states(harness, ids) == ["applied", "applied"]
@@ -262,7 +262,7 @@ def test_hinted_subjects_are_offered_again_after_a_failed_claim(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
-    monkeypatch.setattr(Claimer, "_scan", lambda *_: None)
+    monkeypatch.setattr(Claimer, "_scan", lambda *_, **__: None)
     worker = harness.applier()
 
     def fail(*_: Any, **__: Any) -> None:
@@ -310,11 +310,11 @@ def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]
     known = list(KNOWN_TYPES)
     scan = {"lanes": [Lane.COMMANDS.value], "after": [0], "most": [1000], "span": 20_000, "newest": 32, "latest": 2_000}
     return {
-        "scan": buffers(connection, claims._SCAN, scan),
-        "lock": buffers(connection, claims._LOCK, {"subjects": subjects, "known": known, "most": 128}),
+        "scan": buffers(connection, claims._SCAN[True], scan),
+        "lock": buffers(connection, claims._LOCK[True], {"subjects": subjects, "known": known, "most": 128}),
         "read": buffers(
             connection,
-            claims._READ,
+            claims._READ[True],
             {"subjects": subjects, "most_of_each": [3] * len(subjects), "known": known, "most": 200},
         ),
         "sweep": buffers(connection, backlog._OVERDUE, {"subjects": subjects, "older": 3}),

@@ -16,11 +16,24 @@ from sqlalchemy.pool import NullPool
 
 from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
 from models.directory.importer import import_directory, read_document
+from models.operations.command_details import read_command
+from models.operations.dead import DeadSelection, discard_dead
+from models.operations.holds import place_hold, release_expired_holds, release_hold
+from models.operations.overview import read_overview
+from models.operations.processes import prune_processes
+from models.operations.requeue import advance_requeue, start_requeue
+from models.operations.retention import RetentionPass
+from models.operations.series import record_minute
+from models.serializers.operations import BrokerState
 from models.tables import METADATA
 from tasks.startup import free_port
 from tests.conftest import Database
+from tests.faults.ledger import states
+from tests.handlers.acme import Acme
+from tests.harness import Harness
 from tests.journeys.stack import ACME, post_until_accepted
 from tests.journeys.subprocesses import run_tocsin, running_process
+from tests.ops.ledger import accept_comments, bury
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
@@ -172,6 +185,35 @@ def test_an_alert_rules_life_cycle_works_with_a_database_role_for_each_process(
 def test_no_role_can_do_another_roles_work(urls: dict[str, str], role: str, statement: str) -> None:
     with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
         connection.exec_driver_sql(statement)
+
+
+def test_operators_work_with_the_role_of_the_process_that_does_it(
+    urls: dict[str, str], harness: Harness, acme: Acme
+) -> None:
+    first, second = accept_comments(harness, 2, **acme.by("mem"))
+    bury(harness, [first, second])
+    known = frozenset({"comment.post"})
+
+    for role in ("gateway", "ops"):
+        with engine_of(urls[role]).begin() as connection:
+            placed = place_hold(connection, scope="queue", target="bulk", reason="x", by="ops:1", known_types=known)
+            release_hold(connection, int(placed["id"]), reason="x", by="ops:1")
+            read_overview(connection, broker={"status": BrokerState.OK, "kind": "valkey", "detail": ""})
+            read_command(connection, first, with_texts=True)
+    with engine_of(urls["gateway"]).begin() as connection:
+        start_requeue(connection, DeadSelection(ids=(first,)), reason="x", by="ops:1")
+    with engine_of(urls["relay"]).begin() as connection:
+        assert advance_requeue(connection)
+        release_expired_holds(connection)
+        record_minute(connection)
+        prune_processes(connection)
+        retention = RetentionPass(90)
+        while retention.step(connection):
+            pass
+    with engine_of(urls["ops"]).begin() as connection:
+        assert discard_dead(connection, DeadSelection(all=True), reason="x", by="ops:1") == {"discarded": 1}
+
+    assert states(harness, [first, second]) == ["accepted", "discarded"]
 
 
 def test_migrate_grants_access_to_new_tables(urls: dict[str, str], database: Database) -> None:

@@ -32,13 +32,14 @@ def documented_commands() -> list[str]:
 @pytest.mark.parametrize("line", documented_commands())
 def test_every_command_on_the_operations_page_exists_with_its_options(line: str) -> None:
     command, *words = shlex.split(line)[1:]
-    subcommand = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
+    groups = {"commands", "directory", "dead", "deliveries"}
+    subcommand = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in groups]
     options = {word for word in words if word.startswith("--")}
 
     help_text = run_tocsin(command, *subcommand, "--help").stdout
 
     assert command in CLI_COMMANDS
-    assert options <= set(re.findall(r"--[a-z]+", help_text))
+    assert options <= set(re.findall(r"--[a-z][a-z-]*", help_text))
 
 
 @pytest.mark.parametrize("query", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])

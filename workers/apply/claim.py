@@ -9,7 +9,14 @@ from typing import Final, NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.claims import ClaimedCommand, lock_subjects, read_commands, scan_for_subjects, scan_on
+from models.messaging.claims import (
+    ClaimedCommand,
+    find_any_hold,
+    lock_subjects,
+    read_commands,
+    scan_for_subjects,
+    scan_on,
+)
 from tasks.commands.catalog import KNOWN_TYPES
 from workers.apply.limits import SUBJECTS_PER_BATCH, batch_limits
 from workers.apply.subject_queue import SubjectQueue
@@ -55,14 +62,21 @@ class Claimer:
 
         Without ``scan``, only subjects in the queue are offered.
         """
+        any_holds = find_any_hold(connection)
         if scan:
-            self._scan(connection)
+            self._scan(connection, any_holds=any_holds)
         offered = self.queue.take(OFFERED_PER_BATCH)
         try:
             names = [subject for _, subject in offered if subject not in except_for]
-            locked, examined = lock_subjects(connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
+            locked, examined = lock_subjects(
+                connection, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH, any_holds=any_holds
+            )
             limits, most = batch_limits(locked)
-            ready = read_commands(connection, limits, known_types=KNOWN_TYPES, most=most) if locked else []
+            ready = (
+                read_commands(connection, limits, known_types=KNOWN_TYPES, most=most, any_holds=any_holds)
+                if locked
+                else []
+            )
         except BaseException:
             self._put_back(offered)
             raise
@@ -83,12 +97,14 @@ class Claimer:
         ready = read_commands(connection, {subject: 1}, known_types=KNOWN_TYPES, most=1)
         return ready[0] if ready else None
 
-    def _scan(self, connection: Connection) -> None:
+    def _scan(self, connection: Connection, *, any_holds: bool) -> None:
         """Scan the lanes. Their newest commands are offered first, so that they never wait for a whole backlog."""
         enough = [lane for lane in self.lanes if self.queue.count(lane) >= SUBJECTS_PER_BATCH]
-        scans = scan_for_subjects(connection, self._scanned_to, newest=NEWEST_PER_BATCH, only_newest=enough)
+        scans = scan_for_subjects(
+            connection, self._scanned_to, newest=NEWEST_PER_BATCH, only_newest=enough, any_holds=any_holds
+        )
         scanned = {lane: scan for lane, scan in scans.items() if lane not in enough}
-        for lane, scan in scan_on(connection, scanned, most=SCANS_PER_BATCH).items():
+        for lane, scan in scan_on(connection, scanned, most=SCANS_PER_BATCH, any_holds=any_holds).items():
             self._scanned_to[lane] = scan.after
             self.queue.add(lane, scan.subjects)
         for lane, scan in scans.items():

@@ -5,6 +5,7 @@ The child applies commands in its main thread, and sends deliveries in a thread 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.hints import Hint
 from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupPublisher
 from tasks.celery_tasks import register_tasks, run_celery_worker
+from tasks.log_config import ProcessKind
 from tasks.outage_log import OutageLog
+from tasks.process_reporter import ProcessReporter
 from tasks.server_check import explain_refusal
 from tasks.watchdog import Watchdog, exit_stuck_process
 from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
@@ -88,13 +91,17 @@ class _Child:
     heartbeat: Heartbeat
     outage: OutageLog
     deliverer: Deliverer | None
+    reporter: ProcessReporter
 
     @classmethod
     def start(cls, settings: WorkerSettings, app: Celery, lanes: Sequence[Lane], heartbeat: Heartbeat) -> _Child:
         hints, wakeups = HintPublisher(app), WakeupPublisher(settings.wake_url)
         hints.start()
+        finished = 0
 
         def publish_wakeups(result: BatchResult) -> None:
+            nonlocal finished
+            finished += len(result.finished)
             if result.finished:
                 wakeups.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in result.finished))
             if result.events:
@@ -123,7 +130,18 @@ class _Child:
             lanes=own_lanes,
         )
         deliverer = _start_deliverer(settings) if Lane.DELIVERIES in lanes else None
-        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, OutageLog("worker.failed"), deliverer)
+        reporter = ProcessReporter(
+            settings.database_url,
+            ProcessKind.WORKER,
+            lambda: finished,
+            lanes=[lane.value for lane in lanes],
+            worker=in_flight.worker,
+            # The main process, which replaces this one if it dies.
+            pid=os.getppid(),
+        )
+        reporter.start()
+        outage = OutageLog("worker.failed")
+        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, outage, deliverer, reporter)
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands or wake the deliverer."""
@@ -152,6 +170,7 @@ class _Child:
 
     def stop(self) -> None:
         """Stop the deliverer and the publishers, and end the session that shows that this process is alive."""
+        self.reporter.stop()
         if self.deliverer is not None:
             self.deliverer.stop()
         self.hints.stop()

@@ -1,48 +1,90 @@
-"""`tocsin commands`: the ledger of accepted commands and their outcomes."""
+"""`tocsin commands`: search the ledger of accepted commands, and show one with its timeline."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
-from uuid import UUID
+import json
+from typing import Annotated
 
 import typer
-from sqlalchemy import Select, select
 
-from models.directory.tables import organizations
-from models.enums import CommandState
-from models.messaging.command_ledger import commands as ledger
-from models.serializers.commands import command_json
-from models.timestamps import iso
+from models.enums import CommandState, Lane
+from models.operations.command_details import read_command
+from models.operations.commands import CommandFilters, search_commands
+from models.operations.keyset import Window
+from models.refusals import NotFound
+from models.serializers.operations import CommandDetailJson
 from workers.cli.common import DataOption, JsonOption, print_json, print_line
-from workers.cli.database import transaction
 from workers.cli.errors import CliError
+from workers.cli.operations import (
+    LimitOption,
+    clean,
+    group,
+    operations,
+    parse_id,
+    parse_time,
+    print_facts,
+    print_table,
+    short_time,
+)
 
-commands = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+commands = group("Search the ledger of accepted commands.")
 
 
 @commands.command("list")
 def list_(
     *,
+    organization: Annotated[str | None, typer.Option(metavar="SLUG", help="Only commands of it.")] = None,
+    incident: Annotated[int | None, typer.Option(help="Only commands on it; needs --organization.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only commands by this user: a username or an id.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only commands of this type.")] = None,
     state: Annotated[CommandState | None, typer.Option(help="Only commands in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of commands.")] = 50,
+    queue: Annotated[Lane | None, typer.Option(help="Only commands of this queue.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="T", help="Only those accepted since.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="T", help="Only those accepted until.")] = None,
+    query: Annotated[
+        str | None, typer.Option(help="A command id, an idempotency key, an event id, or a trace id.")
+    ] = None,
+    limit: LimitOption = 50,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List commands, newest first."""
-    query = _select_commands().order_by(ledger.c.seq.desc()).limit(limit)
-    if state is not None:
-        query = query.where(ledger.c.state == state)
-    with transaction(data) as connection:
-        rows = [dict(row) for row in connection.execute(query).mappings()]
+    filters = CommandFilters(
+        organization=organization,
+        incident=incident,
+        user=user,
+        type=type_,
+        state=state,
+        queue=queue,
+        accepted_from=None if from_ is None else parse_time(from_, "--from"),
+        accepted_to=None if to is None else parse_time(to, "--to"),
+        query=query,
+    )
+    with operations(data) as connection:
+        listing = search_commands(connection, filters, Window(limit=limit))
+        found = listing.entities
+        while listing.stopped_at is not None and len(found) < limit:
+            listing = search_commands(connection, filters, Window(limit=limit - len(found), key=listing.stopped_at))
+            found += listing.entities
     if as_json:
-        print_json([_json(row) for row in rows])
+        print_json(found)
         return
-    for row in rows:
-        status = "" if row["outcome_status"] is None else f"  {row['outcome_status']}"
-        print_line(f"{row['id']}  {iso(row['accepted_at'])}  {row['type']}  {row['subject']}  {row['state']}{status}")
+    print_table(
+        ("ID", "ACCEPTED", "TYPE", "SUBJECT", "STATE", "STATUS", "HELD BY"),
+        [
+            (
+                command["id"],
+                short_time(command["acceptedAt"]),
+                command["type"],
+                command["subject"],
+                command["status"],
+                command["outcome"] and command["outcome"]["status"],
+                command["heldBy"] and f"{command['heldBy']['scope']} {command['heldBy']['target']}",
+            )
+            for command in found
+        ],
+        empty="no command matches",
+    )
 
 
 @commands.command("show")
@@ -52,25 +94,44 @@ def show(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one command with its outcome."""
-    if not _UUID.fullmatch(command_id):
-        raise CliError(f"{command_id} is not a command id: `tocsin commands list` shows them")
-    with transaction(data) as connection:
-        row = connection.execute(_select_commands().where(ledger.c.id == UUID(command_id))).mappings().one_or_none()
-    if row is None:
-        raise CliError(f"there is no command {command_id}: `tocsin commands list` shows the newest ones")
+    """Show one command with its outcome and its timeline."""
+    id_ = parse_id(command_id, "command: `tocsin commands list` shows them")
+    with operations(data) as connection:
+        try:
+            command = read_command(connection, id_, with_texts=True)
+        except NotFound:
+            raise CliError(f"there is no command {command_id}: `tocsin commands list` shows the newest ones") from None
     if as_json:
-        print_json(_json(dict(row)))
-        return
-    for name, value in _json(dict(row)).items():
-        print_line(f"{name:<12}  {'' if value is None else value}")
+        print_json(command)
+    else:
+        print_command(command)
 
 
-def _select_commands() -> Select[Any]:
-    return select(ledger, organizations.c.slug.label("organization")).join(
-        organizations, organizations.c.id == ledger.c.organization_id, isouter=True
+def print_command(command: CommandDetailJson) -> None:
+    """Print a command with its timeline."""
+    hold = command["heldBy"]
+    print_facts(
+        {
+            "id": command["id"],
+            "type": command["type"],
+            "status": command["status"],
+            "organization": command["organization"],
+            "subject": command["subject"],
+            "queue": command["lane"],
+            "actor": command["actor"] and f"{command['actor']['type']} {command['actor']['name']}",
+            "attempts": command["attempts"],
+            "held by": hold and f"hold {hold['hold']}, {hold['scope']} {hold['target']}: {hold['reason']}",
+            "error": command["error"],
+            "outcome": command["outcome"] and json.dumps(command["outcome"]),
+            "payload": json.dumps(command["payload"]),
+            "key": command["idempotencyKey"],
+            "trace": command["traceId"],
+        }
     )
+    print_line()
+    for entry in command["timeline"]:
+        print_line(f"{entry['at']:<27}  {_after(entry['afterMs']):>9}  {entry['step']:<14}  {clean(entry['detail'])}")
 
 
-def _json(row: dict[str, Any]) -> dict[str, Any]:
-    return command_json(row, organization=row["organization"]) | {"subject": row["subject"], "caller": row["caller"]}
+def _after(milliseconds: float) -> str:
+    return f"+{milliseconds:.0f} ms" if milliseconds < 10_000 else f"+{milliseconds / 1000:.0f} s"

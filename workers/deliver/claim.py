@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.messaging.hold import is_channel_held
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState
 from workers.deliver.channel import ClaimedDelivery
 
@@ -35,7 +36,7 @@ async def claim_due(
     limits: Mapping[str, int],
     most: int,
 ) -> list[ClaimedDelivery]:
-    """Claim up to ``most`` due deliveries, by turns between targets, and return them.
+    """Claim up to ``most`` due deliveries whose channel is not held, by turns between targets, and return them.
 
     ``channels`` maps the channels to claim to the limit for each of their targets. ``limits`` maps target keys to lower
     limits; 0 leaves a target alone. Merged deliveries are returned once per message, in ``merged``.
@@ -100,7 +101,7 @@ async def release(connection: AsyncConnection, process: UUID, deliveries: Sequen
 
 
 async def next_due_seconds(connection: AsyncConnection, channels: Sequence[str]) -> float | None:
-    """Return how many seconds from now the next unclaimed delivery is due, or ``None`` if there is none."""
+    """Return how many seconds from now the next delivery that may be claimed is due, or ``None`` if there is none."""
     row = (await connection.exec_driver_sql(_NEXT_DUE, {"channels": list(channels)})).one()
     return None if row.seconds is None else float(row.seconds)
 
@@ -166,6 +167,7 @@ due AS (
         WHERE d.target_key = t.target_key AND {IS_UNCLAIMED} AND d.due_at <= now() AND d.channel = k.channel
         ORDER BY d.due_at LIMIT least(k.most, coalesce(l.most, k.most))
     ) c
+    WHERE NOT {is_channel_held("k.channel")}
 ),
 chosen AS (SELECT id FROM due ORDER BY turn, due_at LIMIT %(most)s),
 -- Only what is chosen is locked: of a thousand targets, these are a few rows instead of thousands.
@@ -218,6 +220,7 @@ CROSS JOIN LATERAL (
     SELECT d.due_at FROM deliveries d WHERE d.target_key = t.target_key AND {IS_UNCLAIMED} ORDER BY d.due_at LIMIT 1
 ) d
 WHERE split_part(t.target_key, ':', 1) = ANY(%(channels)s)
+    AND NOT {is_channel_held("split_part(t.target_key, ':', 1)")}
 """  # noqa: S608 - our own columns
 
 _DEAD_OWNERS: Final = """

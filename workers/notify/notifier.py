@@ -84,6 +84,11 @@ class Notifier:
             ready()
             self._loop.run("notifier", self._wait, stop)
 
+    @property
+    def processed(self) -> int:
+        """The number of events that were planned since the start."""
+        return self._loop.processed
+
     def plan_batch(self) -> bool:
         """Plan the next batch of events, and return whether to continue with another one at once.
 

@@ -55,12 +55,16 @@ class Relay:
         bus: EventBus | None = None,
         rejected_events: RejectedEvents | None = None,
         recent_events: RecentEvents | None = None,
+        keep_days: int = 0,
     ) -> None:
-        """Set up the relay, without connecting to anything. ``engine`` must provide two connections."""
+        """Set up the relay, without connecting to anything. ``engine`` must provide two connections.
+
+        ``keep_days`` is the age at which finished work is deleted; 0 keeps everything.
+        """
         self._engine = engine
         self._bus = bus or EventBus(settings)
         self._hints = HintPublisher(make_app(settings))
-        self._sweeper = Sweeper(engine, self._hints)
+        self._sweeper = Sweeper(engine, self._hints, keep_days=keep_days)
         self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._rejected_events = rejected_events or RejectedEvents()
         self._recent_events = recent_events or RecentEvents(REPUBLISHED_SECONDS)
@@ -88,6 +92,11 @@ class Relay:
             cleanup.callback(sweeping.join, 1.0)
             ready()
             run_polling_loop("relay", self.publish_batch, self._wakeups.wait, stop)
+
+    @property
+    def processed(self) -> int:
+        """The number of events that were published since the start."""
+        return self._loop.processed
 
     def publish_batch(self) -> bool:
         """Publish the next batch of events, and return whether to continue with another one at once.

@@ -1,6 +1,7 @@
 """The sweeper, which sends new hints for accepted commands that no worker has claimed, even if earlier hints were lost.
 
-It also sends canaries, which show whether a worker consumes each queue, and deletes expired rows.
+It also sends canaries, which show whether a worker consumes each queue, deletes expired rows, carries out requeues,
+records the numbers of each minute, and releases holds whose time has come.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from typing import Final
 
 import structlog
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
+from models.database.errors import is_contention
 from models.enums import Lane
 from models.messaging import backlog, canary
 from models.messaging.claims import propose_floor, raise_floor
 from models.messaging.command_ledger import prune_idempotency_keys
+from models.operations.holds import release_expired_holds
+from models.operations.processes import prune_processes
+from models.operations.requeue import advance_requeue
+from models.operations.retention import RetentionPass
+from models.operations.series import record_minute
 from tasks.broker.hint_publisher import HintPublisher
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
@@ -33,6 +41,13 @@ FLOOR_SECONDS: Final = 2.0
 """How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
 that have finished in the meantime."""
 
+RECORD_SECONDS: Final = 2.0
+"""How many seconds pass before the sweeper looks again whether a minute is over or a hold has expired."""
+
+RETENTION_SECONDS: Final = 24 * 3600.0
+RETENTION_DELAY_SECONDS: Final = 60.0
+"""How many seconds pass between two passes that delete old rows, and before the first one."""
+
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
 
@@ -45,13 +60,19 @@ class Sweeper:
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
 
-    def __init__(self, engine: Engine, hints: HintPublisher) -> None:
+    def __init__(self, engine: Engine, hints: HintPublisher, *, keep_days: int = 0) -> None:
+        """Set up the sweeper. ``keep_days`` is the age at which finished work is deleted; 0 keeps everything."""
         self._engine = engine
+        self._keep_days = keep_days
+        self._retention: RetentionPass | None = None
+        # Not at the start, when there is more urgent work.
+        self._retain_at = time.monotonic() + RETENTION_DELAY_SECONDS
         self._hints = hints
         self._hinted_at: dict[str, float] = {}
         self._scanned_to = dict.fromkeys(Lane, 0)
         self._prune_at = 0.0
         self._raise_floor_at = 0.0
+        self._record_at = 0.0
         self._stop = threading.Event()
         self._pause_seconds = POLL_SECONDS
 
@@ -121,16 +142,68 @@ class Sweeper:
             canary.prune_canaries(connection)
             return prune_idempotency_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=MAX_PRUNED_KEYS)
 
+    def advance_requeue(self) -> bool:
+        """Carry out the next step of a requeue, and return whether another one can follow at once.
+
+        A subject that stays busy for longer than the step waits is left to the next step.
+        """
+        try:
+            with self._engine.begin() as connection:
+                requeued = advance_requeue(connection)
+        except DBAPIError as error:
+            if not is_contention(error):
+                raise
+            return False
+        if requeued is None:
+            return False
+        for lane in Lane:
+            if subjects := [subject for name, subject in requeued.subjects if name == lane]:
+                self._hints.publish(lane, subjects)
+        return requeued.continues
+
+    def record_operations(self) -> None:
+        """Record the numbers of the last minute and the releases of expired holds, and forget processes long gone.
+
+        While another relay sweeps, do nothing.
+        """
+        with self._engine.begin() as connection:
+            if _try_lock_sweep(connection):
+                release_expired_holds(connection)
+                record_minute(connection)
+                prune_processes(connection)
+
+    def delete_old_rows(self) -> bool:
+        """Delete the next part of the rows that are older than they have to be kept. Return whether there may be more.
+
+        While another relay sweeps, do nothing.
+        """
+        if self._retention is None:
+            self._retention = RetentionPass(self._keep_days)
+        with self._engine.begin() as connection:
+            if not _try_lock_sweep(connection) or self._retention.step(connection):
+                return True
+        if any(self._retention.deleted.values()):
+            log.info("sweep.deleted_old", keep_days=self._keep_days, **self._retention.deleted)
+        self._retention = None
+        return False
+
     def _run_once(self) -> bool:
         started = time.monotonic()
         self.sweep()
         self.send_canaries()
+        while self.advance_requeue() and not self._stop.is_set():
+            pass
+        if started >= self._record_at:
+            self.record_operations()
+            self._record_at = time.monotonic() + RECORD_SECONDS
         if started >= self._raise_floor_at:
             self.raise_floor()
             self._raise_floor_at = time.monotonic() + FLOOR_SECONDS
         # A full batch of keys means that there may be more, so the next round continues.
         if started >= self._prune_at and self.prune() < MAX_PRUNED_KEYS:
             self._prune_at = started + PRUNE_SECONDS
+        if self._keep_days and started >= self._retain_at and not self.delete_old_rows():
+            self._retain_at = started + RETENTION_SECONDS
         self._pause_seconds = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
         return False
 

@@ -62,6 +62,8 @@ class OutboxLoop:
         self._subjects_per_batch = subjects_per_batch
         self._events_per_subject = events_per_subject
         self._log_event = log_event
+        self.processed = 0
+        """The number of events that were processed since the start."""
         self._after = BEFORE_FIRST_SUBJECT
 
     def run(self, name: str, wait: Callable[[float], object], stop: threading.Event) -> None:
@@ -87,6 +89,7 @@ class OutboxLoop:
             processed = self._process(connection, events) if events else None
         if processed is not None:
             self._after = (events[-1].organization_id, events[-1].subject)
+            self.processed += len(events)
             processed.after_commit()
             log.info(
                 self._log_event,
