@@ -130,7 +130,10 @@ class _Child:
         if canaries := Canary.from_subjects(lane, hint.subjects):
             with self.in_flight.engine.connect() as autocommit:
                 mark_canaries_seen(autocommit, canaries, worker=self.in_flight.worker)
-        if lane in COMMAND_LANES:
+        if canaries and len(canaries) == len(hint.subjects):
+            # A hint that carries nothing else is no reason to look for work.
+            pass
+        elif lane in COMMAND_LANES:
             self.applier.drain(hint.subjects, lane)
         elif self.deliverer is not None:
             self.deliverer.wake()
