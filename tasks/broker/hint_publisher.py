@@ -25,8 +25,8 @@ BLOCKED_POLL_SECONDS = 0.5
 """How many seconds pass between two reads of a blocked connection."""
 
 COUNTED_SECONDS = 1.0
-"""How many seconds pass before a queue is declared, and its hints are counted, again. In the meantime, the publisher adds
-its own hints to the count."""
+"""How many seconds pass before a queue is declared and its hints are counted once more. In the meantime, the publisher
+adds its own hints to the count."""
 
 log = structlog.get_logger(__name__)
 
