@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging import backlog, canary
+from models.messaging.backlog import IDLE, ledger_state
 from models.messaging.claims import propose_floor, raise_floor
 from models.messaging.command_ledger import prune_idempotency_keys
 from tasks.broker.hint_publisher import HintPublisher
@@ -33,6 +34,10 @@ FLOOR_SECONDS: Final = 2.0
 """How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
 that have finished in the meantime."""
 
+IDLE_SECONDS: Final = 1.0
+"""How many seconds pass between two sweeps while no command is waiting. Nothing can be overdue then, and a command that
+is accepted and fails in the meantime is retried up to this much later."""
+
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
 
@@ -41,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 class Sweeper:
     """Sends hints for overdue subjects about twice a second, sends canaries, and prunes rows every minute.
+
+    While nothing is waiting, there is one transaction per second, and nothing else.
 
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
@@ -54,6 +61,7 @@ class Sweeper:
         self._raise_floor_at = 0.0
         self._stop = threading.Event()
         self._pause_seconds = POLL_SECONDS
+        self._state = IDLE
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until ``stop`` is set."""
@@ -61,12 +69,19 @@ class Sweeper:
         run_polling_loop("sweep", self._run_once, lambda _: stop.wait(self._pause_seconds), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
-        """Publish hints for the next overdue subjects, and return these subjects.
+        """Publish hints for the next overdue subjects, and return these subjects. Send the canaries that are due.
 
         While another relay sweeps, do nothing and return an empty list.
         """
+        overdue: list[tuple[Lane, str]] = []
+        canaries: list[canary.Canary] = []
         with self._engine.begin() as connection:
-            overdue = self._find_overdue(connection) if _try_lock_sweep(connection) else []
+            if _try_lock_sweep(connection):
+                self._state = ledger_state(connection)
+                overdue = self._find_overdue(connection) if self._state.is_waiting else []
+                canaries = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS)
+        for each in canaries:
+            self._hints.publish(each.queue, [each.subject])
         hinted = self._not_hinted_lately(overdue)
         for lane in Lane:
             if subjects := [subject for subject_lane, subject in hinted if subject_lane is lane]:
@@ -98,18 +113,6 @@ class Sweeper:
                     break
         return False
 
-    def send_canaries(self) -> list[canary.Canary]:
-        """Send the canaries that are due, and return them.
-
-        While another relay sweeps, do nothing and return an empty list.
-        """
-        with self._engine.begin() as connection:
-            locked = _try_lock_sweep(connection)
-            sent = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS) if locked else []
-        for each in sent:
-            self._hints.publish(each.queue, [each.subject])
-        return sent
-
     def prune(self) -> int:
         """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys.
 
@@ -124,14 +127,14 @@ class Sweeper:
     def _run_once(self) -> bool:
         started = time.monotonic()
         self.sweep()
-        self.send_canaries()
-        if started >= self._raise_floor_at:
+        if self._state.is_above_floor and started >= self._raise_floor_at:
             self.raise_floor()
             self._raise_floor_at = time.monotonic() + FLOOR_SECONDS
         # A full batch of keys means that there may be more, so the next round continues.
         if started >= self._prune_at and self.prune() < MAX_PRUNED_KEYS:
             self._prune_at = started + PRUNE_SECONDS
-        self._pause_seconds = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
+        least = POLL_SECONDS if self._state.is_waiting else IDLE_SECONDS
+        self._pause_seconds = max(least, (time.monotonic() - started) / SHARE_OF_TIME)
         return False
 
     def _not_hinted_lately(self, overdue: list[tuple[Lane, str]]) -> list[tuple[Lane, str]]:
