@@ -23,7 +23,8 @@ from gateway.reads.observations import ObservationQueries
 from gateway.reads.queries import Queries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
-from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
+from models.database.async_engine import CUSTOM_PLANS, GATEWAY_TIMEOUTS, make_async_engine
+from models.database.engine import GENERIC_PLANS
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 
@@ -61,7 +62,7 @@ class Container:
         self._keyed_ledger = _engine(
             settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
         )
-        self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, custom_plans=True)
+        self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, plans=CUSTOM_PLANS)
         self.engines = (self._ledger, self._keyed_ledger, self._reads)
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
@@ -115,7 +116,7 @@ def _engine(
     *,
     pool_size: int,
     lock_timeout: str = GATEWAY_TIMEOUTS["lock_timeout"],
-    custom_plans: bool = False,
+    plans: dict[str, str] = GENERIC_PLANS,
 ) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,
@@ -123,5 +124,5 @@ def _engine(
         pool_size=pool_size,
         pool_timeout=timeouts.pool_seconds,
         lock_timeout=lock_timeout,
-        custom_plans=custom_plans,
+        plans=plans,
     )

@@ -29,6 +29,14 @@ KEEPALIVES: Final = {
 }
 """libpq parameters that detect a silently dropped connection within about 10 s instead of hours."""
 
+GENERIC_PLANS: Final = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+"""PostgreSQL settings with which a prepared statement is planned once per connection, not at each execution.
+
+For most statements, planning for the actual parameters takes longer than executing, and gives the same plan. A plan is
+kept until the statistics change, so it must not depend on the size of a table that was empty when it was made: hence
+no sequential scans where an index can be used. See docs/decisions/0035-economy.md.
+"""
+
 TRUSTED_SECONDS: Final = 5.0
 """How many seconds a connection may be idle in the pool before it is tried with a round trip when it is used again."""
 
@@ -36,7 +44,8 @@ TRUSTED_SECONDS: Final = 5.0
 def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None = None, pool_size: int = 4) -> Engine:
     """Create a synchronous engine whose sessions use UTC. Call this function after forking.
 
-    ``application`` names the connections in ``pg_stat_activity``. ``timeouts`` maps PostgreSQL settings to values.
+    ``application`` names the connections in ``pg_stat_activity``. ``timeouts`` maps PostgreSQL settings, among them
+    :data:`GENERIC_PLANS`, to values.
     """
     options = "".join(f" -c {name}={value}" for name, value in (timeouts or {}).items())
     engine = create_engine(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
 
+from gateway.auth import _LOOK_UP
+from models.database.engine import GENERIC_PLANS, make_engine
+from models.directory.tables import hash_token
 from models.messaging.attempts import record_in_flight
 from tests.faults.ledger import a_comment_command, states
 from tests.handlers.acme import Acme
@@ -59,6 +64,105 @@ def test_a_dead_workers_commands_are_counted_before_a_batch_is_claimed(harness: 
 
     row = harness.ledger_row(id_)
     assert (row["state"], row["attempts"], row["error"]) == ("accepted", 1, WORKER_DIED)
+
+
+def test_a_worker_that_planned_its_statements_for_small_tables_reads_few_rows_of_large_ones(
+    harness: Harness, acme: Acme
+) -> None:
+    worker = harness.applier(timeouts=GENERIC_PLANS)
+    # psycopg prepares a statement when it is executed for the sixth time.
+    for _ in range(8):
+        worker.drain([subject_of(harness, harness.accept(a_comment_command(), **acme.by("mem")))])
+    make_large(harness)
+    before = rows_read(harness)
+
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    event.listen(worker.engine, "commit", flush_statistics)
+    worker.drain([subject_of(harness, id_)])
+
+    assert states(harness, [id_]) == ["applied"]
+    assert 0 < rows_read(harness) - before < 2_000
+
+
+def test_a_gateway_that_planned_its_look_up_for_small_tables_reads_few_rows_of_large_ones(
+    harness: Harness, acme: Acme
+) -> None:
+    parameters = {"tokens": [hash_token("dev-mem")], "slugs": ["acme"], "numbers": [None], "people": [None]}
+    engine = make_engine(
+        harness.engine.url.render_as_string(hide_password=False), application="test", timeouts=GENERIC_PLANS
+    )
+    with engine.connect() as connection:
+        for _ in range(8):
+            connection.exec_driver_sql(_LOOK_UP, parameters)
+            connection.commit()
+        make_large(harness)
+        before = rows_read(harness)
+
+        [row] = connection.exec_driver_sql(_LOOK_UP, parameters).all()
+        flush_statistics(connection)
+        connection.commit()
+
+    assert row.user_id == acme.users["mem"]
+    assert 0 < rows_read(harness) - before < 2_000
+    engine.dispose()
+
+
+GROWTH = (
+    """
+    INSERT INTO incidents (organization_id, identifier, title, status, status_method, type, date_started,
+        date_detected, date_added, last_activity_at)
+    SELECT organization_id, 1000 + n, title, status, status_method, type, date_started, date_detected, date_added,
+        last_activity_at
+    FROM generate_series(1, 20000) AS n, (SELECT * FROM incidents ORDER BY id LIMIT 1) AS i
+    """,
+    """
+    INSERT INTO incident_projects (incident_id, project_id)
+    SELECT i.id, p.project_id FROM incidents i, (SELECT project_id FROM incident_projects LIMIT 1) AS p
+    WHERE i.identifier > 1000
+    """,
+    """
+    INSERT INTO users (username, name, email)
+    SELECT 'many' || n, 'Many', n || '@x.test' FROM generate_series(1, 20000) AS n
+    """,
+    """
+    INSERT INTO members (organization_id, user_id, role)
+    SELECT o.id, u.id, 'member' FROM users u, (SELECT id FROM organizations ORDER BY id LIMIT 1) AS o
+    WHERE starts_with(u.username, 'many')
+    """,
+    """
+    INSERT INTO tokens (hash, user_id, kind, name)
+    SELECT sha256(u.username::bytea), u.id, 'user', '' FROM users u WHERE starts_with(u.username, 'many')
+    """,
+    """
+    INSERT INTO incident_subscriptions (incident_id, user_id, reason, date_added)
+    SELECT i.id, u.id, 'mention', now() FROM incidents i, (SELECT id FROM users ORDER BY id LIMIT 1) AS u
+    WHERE i.identifier > 1000
+    """,
+)
+
+
+def make_large(harness: Harness) -> None:
+    """Copy incidents, their projects and activities, and users and members, without new statistics."""
+    with harness.engine.begin() as connection:
+        for statement in GROWTH:
+            connection.exec_driver_sql(statement)
+
+
+def flush_statistics(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+
+
+def rows_read(harness: Harness) -> int:
+    """Return how many rows and index entries have been read in this database."""
+    with harness.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        connection.commit()
+        return int(
+            connection.exec_driver_sql(
+                "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)"
+                " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)"
+            ).scalar_one()
+        )
 
 
 def test_commands_accepted_in_a_batch_without_a_hint_are_applied_in_the_same_task(harness: Harness, acme: Acme) -> None:

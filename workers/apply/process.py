@@ -14,7 +14,7 @@ from celery import Celery
 from sqlalchemy.engine import Engine
 
 from models.base import new_id
-from models.database.engine import WORKER_TIMEOUTS, make_engine
+from models.database.engine import GENERIC_PLANS, WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from models.messaging.canary import Canary, mark_canaries_seen
 from tasks.app import make_app
@@ -116,7 +116,9 @@ class _Child:
         own_lanes = [lane for lane in COMMAND_LANES if lane in lanes] or COMMAND_LANES
         in_flight = InFlightBatch(_make_autocommit_engine(settings), worker=f"{socket.gethostname()}/{new_id()}")
         applier = Applier(
-            engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
+            engine=make_engine(
+                settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS | GENERIC_PLANS
+            ),
             in_flight=in_flight,
             on_commit=publish_wakeups,
             request_continuation=publish_continuation,
