@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ def test_an_up_to_date_schema_is_recognized_without_importing_alembic(database: 
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
 
     assert printed.split() == [head_revision(), head_revision(), "False"]
+
+
+def test_a_command_that_logs_json_does_not_import_rich(database: Database) -> None:
+    program = "import sys; from workers import cli; cli._run(['migrate']); print('rich' in sys.modules)"
+    environment = {**os.environ, "DATABASE_URL": database.url}
+
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+
+    assert printed.splitlines()[-1] == "False"
 
 
 def test_a_migration_waiting_for_a_table_lock_does_not_block_writers(empty: Engine) -> None:
