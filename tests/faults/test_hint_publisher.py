@@ -100,7 +100,7 @@ def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
 
 def test_a_queue_is_declared_once_for_many_hints(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = 0
-    declare_queue = Queue.queue_declare
+    declare_queue: Callable[..., Any] = Queue.queue_declare
 
     def count(queue: Queue, *args: Any, **options: Any) -> Any:
         nonlocal declared
