@@ -11,13 +11,20 @@ from sqlalchemy.engine import Connection
 from gateway.auth import _LOOK_UP
 from models.database.engine import GENERIC_PLANS, make_engine
 from models.directory.tables import hash_token
+from models.enums import Lane
 from models.messaging.attempts import record_in_flight
+from tasks.app import make_app
+from tasks.broker.hints import Hint
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.faults.ledger import a_comment_command, states
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.sql_log import BEGIN, logging_sql
 from workers.apply.applier import BatchResult
 from workers.apply.failures import WORKER_DIED
+from workers.apply.process import _Child
+from workers.apply.watchdog import Heartbeat
+from workers.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -64,6 +71,22 @@ def test_a_dead_workers_commands_are_counted_before_a_batch_is_claimed(harness: 
 
     row = harness.ledger_row(id_)
     assert (row["state"], row["attempts"], row["error"]) == ("accepted", 1, WORKER_DIED)
+
+
+def test_a_hint_with_nothing_but_canaries_makes_a_worker_look_for_no_work(harness: Harness, acme: Acme) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    settings = WorkerSettings(database_url=harness.url, **broker_settings(UNREACHABLE_BROKER).model_dump())
+    child = _Child.start(settings, make_app(settings), [Lane.COMMANDS], Heartbeat())
+
+    child.handle_hint(Lane.COMMANDS, Hint(("canary:1",)))
+    after_canary = states(harness, [id_])
+    child.handle_hint(Lane.COMMANDS, Hint(("canary:2", "incident:0:0")))
+
+    child.stop()
+    child.applier.engine.dispose()
+    child.in_flight.engine.dispose()
+    assert after_canary == ["accepted"]
+    assert states(harness, [id_]) == ["applied"]
 
 
 def test_a_worker_that_planned_its_statements_for_small_tables_reads_few_rows_of_large_ones(

@@ -132,14 +132,16 @@ class _Child:
         if canaries := Canary.from_subjects(lane, hint.subjects):
             with self.in_flight.engine.connect() as autocommit:
                 mark_canaries_seen(autocommit, canaries, worker=self.in_flight.worker)
-        if canaries and len(canaries) == len(hint.subjects):
-            # A hint that carries nothing else is no reason to look for work.
-            pass
-        elif lane in COMMAND_LANES:
+        # A hint that carries nothing but canaries is no reason to look for work.
+        if not canaries or len(canaries) < len(hint.subjects):
+            self._look_for_work(lane, hint)
+        self.heartbeat.beat()
+
+    def _look_for_work(self, lane: Lane, hint: Hint) -> None:
+        if lane in COMMAND_LANES:
             self.applier.drain(hint.subjects, lane)
         elif self.deliverer is not None:
             self.deliverer.wake()
-        self.heartbeat.beat()
 
     def handle_hint_or_wait(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint, but only log an error that an operator must resolve. The sweeper publishes the hint again.
