@@ -30,6 +30,9 @@ from workers.stack.own_processes import GatewayProcess, TocsinProcess, tocsin
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
 PERSON: Final = "stress-person"
+READER: Final = "user:2"
+"""A person who may be mentioned."""
+
 SERVICE: Final = "stress-service"
 ITEMS_PER_REQUEST: Final = 1_000
 CONNECTIONS: Final = 4
@@ -40,10 +43,16 @@ SETUP_SECONDS: Final = 300.0
 _ROOT: Final = "/api/0/organizations/acme"
 _DIRECTORY: Final[dict[str, JSON]] = {
     "organizations": [{"slug": "acme", "name": "Acme", "features": ["organizations:incidents"]}],
-    "users": [{"id": 1, "username": "owner", "name": "Owner", "email": "owner@x.test"}],
+    "users": [
+        {"id": 1, "username": "owner", "name": "Owner", "email": "owner@x.test"},
+        {"id": 2, "username": "reader", "name": "Reader", "email": "reader@x.test"},
+    ],
     "projects": [{"organization": "acme", "slug": "p1", "name": "P1"}],
     "teams": [{"organization": "acme", "slug": "t1", "name": "T1", "projects": ["p1"]}],
-    "members": [{"organization": "acme", "user": "owner", "role": "owner", "teams": ["t1"]}],
+    "members": [
+        {"organization": "acme", "user": "owner", "role": "owner", "teams": ["t1"]},
+        {"organization": "acme", "user": "reader", "role": "member", "teams": ["t1"]},
+    ],
     "tokens": [
         {"token": PERSON, "user": "owner"},
         {
@@ -82,6 +91,17 @@ class Stack:
         self._run(tocsin("migrate"))
         self._run(tocsin("directory", "import", "-"), json.dumps(_DIRECTORY))
         self._connection = psycopg.connect(self.database_url, autocommit=True)
+
+    @property
+    def pids(self) -> list[tuple[str, int]]:
+        """The name and the process id of each running process of tocsin."""
+        processes = [*self._services, *self._workers]
+        return [(each.name, each.popen.pid) for each in processes if each.popen is not None]
+
+    @property
+    def backend_pid(self) -> int:
+        """The process id of the database session that this object uses."""
+        return self._connection.info.backend_pid
 
     # --- processes ---------------------------------------------------------------------------------------------
 
@@ -187,6 +207,17 @@ class Stack:
         answer = self.post(f"/incidents/{number}/comments/", {"comment": "by hand"}, token=PERSON)
         return str(answer["id"])
 
+    def comment_and_wait(self, number: str, *, mention: str) -> None:
+        """Post a comment on an incident that mentions a person, and wait until it is applied.
+
+        :raises StressError: if it is not.
+        """
+        body = json.dumps({"comment": "by hand", "mentions": [mention]})
+        headers = {"Authorization": f"Bearer {PERSON}", "Content-Type": "application/json"}
+        status, content = self._send(f"/incidents/{number}/comments/", body, headers)
+        if status != http.HTTPStatus.CREATED:
+            raise StressError(f"a comment was answered with {status}: {content[:500]!r}")
+
     def comment_in_bulk(self, numbers: Sequence[str], count: int) -> list[str]:
         """Post comments in bulk, on each of the incidents in turn, and return the ids of the commands."""
         return self.submit([comment_on(numbers[index % len(numbers)]) for index in range(count)])
@@ -243,14 +274,14 @@ class Stack:
             raise StressError(f"{len(refused)} of {len(ids)} commands were not applied: {refused[0]}")
         return [outcomes[id_][1] for id_ in ids]
 
-    def settle(self) -> None:
+    def settle(self, *, poll_seconds: float = 0.1) -> None:
         """Wait until no command is waiting, and all events are announced and planned."""
         unfinished = "SELECT EXISTS (SELECT 1 FROM events WHERE announced_at IS NULL OR planned_at IS NULL)"
         until = time.monotonic() + SETUP_SECONDS
         while self.waits() or self.sql(unfinished)[0][0]:
             if time.monotonic() > until:
                 raise StressError(f"the stack was still busy after {SETUP_SECONDS:.0f} s")
-            time.sleep(0.1)
+            time.sleep(poll_seconds)
 
 
 def comment_on(number: str) -> JSON:
@@ -273,14 +304,20 @@ def checkout_environment(checkout: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def running_stack(checkout: Path, data: Path | None) -> Iterator[Stack]:
     """Run a stack with two workers in the directory ``data``, or in a temporary directory that is removed."""
-    with embedded_servers(data) as servers:
-        stack = Stack(checkout, servers)
-        try:
-            stack.start_services()
-            stack.start_workers()
-            yield stack
-        finally:
-            stack.close()
+    with embedded_servers(data) as servers, running_processes(checkout, servers) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def running_processes(checkout: Path, servers: EmbeddedServers) -> Iterator[Stack]:
+    """Run the processes of a checkout, with two workers, on servers that run already."""
+    stack = Stack(checkout, servers)
+    try:
+        stack.start_services()
+        stack.start_workers()
+        yield stack
+    finally:
+        stack.close()
 
 
 def _start(processes: Sequence[ManagedProcess]) -> None:

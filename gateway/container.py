@@ -34,7 +34,8 @@ from gateway.reads.webhooks import WebhookQueries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
 from gateway.webhooks import SecretKeeper, TargetChecker
-from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
+from models.database.async_engine import CUSTOM_PLANS, GATEWAY_TIMEOUTS, make_async_engine
+from models.database.engine import GENERIC_PLANS
 from models.notifications.chat_url import URL_PURPOSE
 from models.notifications.network_guard import HostResolver, NetworkGuard
 from models.notifications.webhook import SECRET_PURPOSE
@@ -81,7 +82,7 @@ class Container:
         self._keyed_ledger = _engine(
             settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
         )
-        self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, custom_plans=True)
+        self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, plans=CUSTOM_PLANS)
         self.engines = (self._ledger, self._keyed_ledger, self._reads)
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
@@ -150,7 +151,7 @@ def _engine(
     *,
     pool_size: int,
     lock_timeout: str = GATEWAY_TIMEOUTS["lock_timeout"],
-    custom_plans: bool = False,
+    plans: dict[str, str] = GENERIC_PLANS,
 ) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,
@@ -158,5 +159,5 @@ def _engine(
         pool_size=pool_size,
         pool_timeout=timeouts.pool_seconds,
         lock_timeout=lock_timeout,
-        custom_plans=custom_plans,
+        plans=plans,
     )

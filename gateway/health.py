@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from functools import cache, partial
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from kombu.connection import Connection
 
-import models.migrations
 from gateway.container import Container
+from models.database.migrate import known_revisions
 from models.messaging.canary import CanaryStatus
 from models.refusals import Unavailable
 from tasks.broker.parked import ParkedMessages, find_parked_messages
@@ -82,7 +82,7 @@ async def _database(container: Container) -> list[HealthCheck]:
     except Exception:
         # The server responds, but the database has no table of schema revisions.
         revision = None
-    known = await asyncio.to_thread(_revisions)
+    known = known_revisions()
     # A newer release may already have migrated the database. Migrations keep the previous release working.
     is_current = revision == known[0] or (revision is not None and revision not in known)
     detail = f"at {revision}" if is_current else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
@@ -114,13 +114,3 @@ def _with_broker(container: Container, inspect: Callable[[Connection], T]) -> T:
     with container.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
         return inspect(connection)
-
-
-@cache
-def _revisions() -> list[str]:
-    """Return the schema revisions that this release knows, newest first."""
-    # Only this check needs alembic, which is slow to import.
-    from alembic.script import ScriptDirectory
-
-    scripts = ScriptDirectory(models.migrations.__path__[0])
-    return [script.revision for script in scripts.walk_revisions()]

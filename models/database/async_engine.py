@@ -21,6 +21,10 @@ GATEWAY_TIMEOUTS: Final = {
 The last one lets the server end the open transactions of a gateway whose host is lost, and release their locks.
 """
 
+CUSTOM_PLANS: Final = {"plan_cache_mode": "force_custom_plan"}
+"""PostgreSQL settings with which each execution is planned for its actual parameters, because for some statements a
+generic plan would be slow with certain parameters."""
+
 
 def make_async_engine(
     url: str,
@@ -29,17 +33,14 @@ def make_async_engine(
     pool_size: int,
     pool_timeout: float,
     lock_timeout: str = GATEWAY_TIMEOUTS["lock_timeout"],
-    custom_plans: bool = False,
+    plans: dict[str, str] | None = None,
 ) -> AsyncEngine:
     """Create an asynchronous engine whose sessions use UTC. ``pool_timeout`` is in seconds.
 
-    ``lock_timeout`` replaces the value in :data:`GATEWAY_TIMEOUTS`. If ``custom_plans`` is true, PostgreSQL plans each
-    execution for its actual parameters, because for some statements a generic plan would be slow with certain
-    parameters.
+    ``lock_timeout`` replaces the value in :data:`GATEWAY_TIMEOUTS`. ``plans`` are :data:`CUSTOM_PLANS`, or
+    :data:`~models.database.engine.GENERIC_PLANS`, or nothing to leave the choice to PostgreSQL.
     """
-    settings = GATEWAY_TIMEOUTS | {"lock_timeout": lock_timeout}
-    if custom_plans:
-        settings["plan_cache_mode"] = "force_custom_plan"
+    settings = GATEWAY_TIMEOUTS | {"lock_timeout": lock_timeout} | (plans or {})
     options = "".join(f" -c {name}={value}" for name, value in settings.items())
     return create_async_engine(
         url,

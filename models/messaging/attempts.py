@@ -200,6 +200,15 @@ def clear_in_flight(connection: Connection, worker: str) -> None:
     connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
 
 
+def has_orphaned(autocommit: Connection, worker: str) -> bool:
+    """Return whether :func:`reap_orphaned` would find a record. The connection must commit each statement."""
+    return bool(autocommit.exec_driver_sql(_HAS_ORPHANED, {"worker": worker}).scalar_one())
+
+
+_IS_ORPHANED: Final = "worker <> %(worker)s AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0))"
+_HAS_ORPHANED: Final = f"SELECT EXISTS (SELECT FROM batches_in_hand WHERE {_IS_ORPHANED})"  # noqa: S608 - our own condition
+
+
 def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """Delete the records that other workers left unlocked, and return the ids of their commands.
 
@@ -208,9 +217,7 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     records is returned several times. A batch that was interrupted by a restart of the database server does not count.
     """
     rows = connection.exec_driver_sql(
-        "DELETE FROM batches_in_hand WHERE worker IN ("
-        " SELECT worker FROM batches_in_hand WHERE worker <> %(worker)s"
-        " AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0)))"
+        f"DELETE FROM batches_in_hand WHERE worker IN (SELECT worker FROM batches_in_hand WHERE {_IS_ORPHANED})"  # noqa: S608
         " RETURNING commands, server_started = pg_postmaster_start_time() AS counts",
         {"worker": worker},
     )

@@ -33,6 +33,32 @@ ORDER BY c.next_attempt_at LIMIT %(most)s
 """  # noqa: S608 - our own condition
 
 
+class LedgerState(NamedTuple):
+    """What a sweep has to do: whether any command is waiting, and whether the floor can be raised."""
+
+    is_waiting: bool
+    is_above_floor: bool
+
+
+IDLE: Final = LedgerState(is_waiting=False, is_above_floor=False)
+
+_LEDGER_STATE: Final = f"""
+SELECT EXISTS (
+           SELECT FROM unnest(%(lanes)s::text[]) AS l(lane) CROSS JOIN LATERAL (
+               SELECT c.seq FROM commands c WHERE c.lane = l.lane AND {FROM_FLOOR} ORDER BY c.lane, c.seq LIMIT 1
+           ) AS first
+       ) AS is_waiting,
+       (SELECT coalesce(max(seq), 0) FROM commands) >= (SELECT coalesce(max(seq), 0) FROM command_floor)
+           AS is_above_floor
+"""  # noqa: S608 - our own condition
+
+
+def ledger_state(connection: Connection) -> LedgerState:
+    """Return whether any command is waiting, and whether the ledger has any that is not below the floor."""
+    row = connection.exec_driver_sql(_LEDGER_STATE, {"lanes": [lane.value for lane in Lane]}).one()
+    return LedgerState(row.is_waiting, row.is_above_floor)
+
+
 class OverdueSubjects(NamedTuple):
     """The subjects that need a hint, each with its lane. ``after`` is where the next scan continues, as in ``Scan``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -24,6 +24,10 @@ publishes hints for the rest."""
 BLOCKED_POLL_SECONDS = 0.5
 """How many seconds pass between two reads of a blocked connection."""
 
+COUNTED_SECONDS = 1.0
+"""How many seconds pass before a queue is declared and its hints are counted once more. In the meantime, the publisher
+adds its own hints to the count."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -32,13 +36,19 @@ class HintPublisher:
 
     Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
     published is dropped, and the first drop in each outage is logged. No hints are added to a queue that already holds
-    many. A process that forks must start the publisher after the fork.
+    many. Its queue is declared with the first hint, and with another one every :data:`COUNTED_SECONDS`, in case it was
+    deleted. A process that forks must start the publisher after the fork.
 
     ``blocked_reason`` is why RabbitMQ blocks the publisher's connection, or ``None`` if it does not.
     """
 
-    def __init__(self, app: Celery, *, max_queued: int = MAX_HINTS // 10) -> None:
+    def __init__(
+        self, app: Celery, *, max_queued: int = MAX_HINTS // 10, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._app = app
+        self._clock = clock
+        self._counts: dict[Lane, tuple[float, int]] = {}
+        """The hints on each lane's queue: when they were last counted, and how many there are if none was consumed."""
         self._max_waiting = max_queued
         self._pending: dict[Lane, dict[str, None]] = {}
         self._changed = threading.Condition()
@@ -134,12 +144,17 @@ class HintPublisher:
             raise BrokerBlocked(f"RabbitMQ blocks publishers: {self.blocked_reason}")
         producer = self._app.amqp.Producer(self._connected().default_channel)
         queue = self._app.amqp.queues[lane.value]
-        waiting = queue(producer.channel).queue_declare().message_count
+        counted_at, waiting = self._counts.get(lane, (float("-inf"), 0))
+        if self._clock() - counted_at > COUNTED_SECONDS:
+            counted_at, waiting = self._clock(), queue(producer.channel).queue_declare().message_count
         # Without subjects the hint only wakes a worker, which claims the oldest commands.
         for hint in [*Hint.for_subjects(subjects)] or [Hint()]:
             if waiting >= self._max_waiting:
+                # Workers may have consumed some since they were counted.
+                self._counts.pop(lane, None)
                 return
             waiting += 1
+            self._counts[lane] = counted_at, waiting
             try:
                 self._app.send_task(
                     lane.task_name,
@@ -147,7 +162,7 @@ class HintPublisher:
                     queue=queue,
                     producer=producer,
                     retry=False,
-                    # The queue has just been declared, and the representation of the arguments is never read.
+                    # The queue has been declared, and the representation of the arguments is never read.
                     declare=[],
                     # In a worker, the task is registered. Its limits would go into the message and make it invalid.
                     time_limit=None,
@@ -168,6 +183,7 @@ class HintPublisher:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        self._counts.clear()
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collect()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg import sql
 from sqlalchemy import text, update
 from sqlalchemy.engine import Connection, Engine
 
+from models.database.engine import GENERIC_PLANS
 from models.enums import Lane
 from models.messaging import backlog, claims
 from models.messaging.command_ledger import commands
@@ -305,20 +310,22 @@ def buffers(connection: Connection, statement: str, parameters: dict[str, Any]) 
     return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
 
-def claim_buffers(connection: Connection, subjects: list[str]) -> dict[str, int]:
+def claim_buffers(
+    connection: Connection, subjects: list[str], *, measure: Callable[[Connection, str, dict[str, Any]], int] = buffers
+) -> dict[str, int]:
     """Return the number of buffers that each statement of a claim, and of a sweep, reads."""
     known = list(KNOWN_TYPES)
     scan = {"lanes": [Lane.COMMANDS.value], "after": [0], "most": [1000], "span": 20_000, "newest": 32, "latest": 2_000}
     return {
-        "scan": buffers(connection, claims._SCAN[True], scan),
-        "lock": buffers(connection, claims._LOCK[True], {"subjects": subjects, "known": known, "most": 128}),
-        "read": buffers(
+        "scan": measure(connection, claims._SCAN[True], scan),
+        "lock": measure(connection, claims._LOCK[True], {"subjects": subjects, "known": known, "most": 128}),
+        "read": measure(
             connection,
             claims._READ[True],
             {"subjects": subjects, "most_of_each": [3] * len(subjects), "known": known, "most": 200},
         ),
-        "sweep": buffers(connection, backlog._OVERDUE, {"subjects": subjects, "older": 3}),
-        "retries": buffers(connection, backlog._RETRIES, {"most": 1000}),
+        "sweep": measure(connection, backlog._OVERDUE, {"subjects": subjects, "older": 3}),
+        "retries": measure(connection, backlog._RETRIES, {"most": 1000}),
     }
 
 
@@ -337,6 +344,54 @@ def test_claims_read_few_buffers_with_the_statistics_of_an_empty_queue(harness: 
     assert read["read"] < 20 * 64
     assert read["sweep"] < 10 * 64
     assert read["retries"] < 100
+
+
+def test_claims_planned_for_an_empty_queue_read_few_buffers_in_a_backlog(harness: Harness, acme: Acme) -> None:
+    """A worker's connection plans each statement once, perhaps long before there is a backlog."""
+    subjects = [subject(acme, identifier) for identifier in range(FIRST, FIRST + 64)]
+    with harness.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE commands")
+        for name, value in GENERIC_PLANS.items():
+            connection.exec_driver_sql(f"SET {name} = {value}")
+        prepare_claims(connection)
+        claim_buffers(connection, subjects, measure=prepared_buffers)
+        insert_backlog(harness, acme, 20_000, incidents=2_000, lane=Lane.COMMANDS)
+
+        read = claim_buffers(connection, subjects, measure=prepared_buffers)
+
+    assert read["scan"] < 1_500
+    assert read["lock"] < 10 * 64
+    assert read["read"] < 20 * 64
+    assert read["sweep"] < 10 * 64
+    assert read["retries"] < 100
+
+
+def prepare_claims(connection: Connection) -> None:
+    """Prepare the statements of a claim and of a sweep on the server, as psycopg does after a few executions."""
+    for statement in (claims._SCAN[True], claims._LOCK[True], claims._READ[True], backlog._OVERDUE, backlog._RETRIES):
+        numbered = statement
+        for number, name in enumerate(parameter_names(statement), 1):
+            numbered = numbered.replace(f"%({name})s", f"${number}")
+        connection.exec_driver_sql(f"PREPARE {prepared_name(statement)} AS {numbered}".replace("%", "%%"))
+
+
+def prepared_buffers(connection: Connection, statement: str, parameters: dict[str, Any]) -> int:
+    """Run a prepared statement; return the number of buffers that it read."""
+    names = parameter_names(statement)
+    driver: Any = connection.connection.driver_connection
+    values = ", ".join(sql.Literal(parameters[name]).as_string(driver) for name in names)
+    [plan] = driver.execute(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {prepared_name(statement)} ({values})"
+    ).fetchone()[0]
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+def prepared_name(statement: str) -> str:
+    return f"claim_{zlib.crc32(statement.encode())}"
+
+
+def parameter_names(statement: str) -> list[str]:
+    return list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
 
 
 def test_claims_read_few_buffers_while_an_old_snapshot_keeps_finished_commands(harness: Harness, acme: Acme) -> None:

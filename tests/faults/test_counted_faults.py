@@ -364,6 +364,8 @@ def test_an_error_in_handling_a_dead_workers_commands_stops_no_other_worker(
     harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    with harness.engine.begin() as connection:
+        record_in_flight(connection, "dead", [id_])
 
     def fail(*_: Any) -> None:
         raise ValueError("the record cannot be read")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from kombu.entity import Queue
+
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
+from tasks.broker.hint_publisher import COUNTED_SECONDS, MAX_PENDING_SUBJECTS, HintPublisher
 from tasks.broker.hints import Hint
 from tasks.celery_tasks import register_tasks
 from tests.brokers import Broker
@@ -89,6 +96,65 @@ def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
         publisher.stop(timeout=10)
 
     assert broker.depth(Lane.COMMANDS) == 1
+
+
+def test_a_queue_is_declared_once_for_many_hints(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = 0
+    declare_queue: Callable[..., Any] = Queue.queue_declare
+
+    def count(queue: Queue, *args: Any, **options: Any) -> Any:
+        nonlocal declared
+        declared += 1
+        return declare_queue(queue, *args, **options)
+
+    with publishing_at(broker, lambda: 100.0) as publisher:
+        publisher.publish(Lane.COMMANDS, ["org:0"])
+        eventually(lambda: broker.depth(Lane.COMMANDS) == 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(Queue, "queue_declare", count)
+            for number in range(1, 10):
+                publisher.publish(Lane.COMMANDS, [f"org:{number}"])
+            publisher.stop(timeout=10)
+
+    assert broker.depth(Lane.COMMANDS) > 1
+    assert declared == 0
+
+
+def test_a_deleted_queue_is_declared_again_for_a_hint_after_a_while(broker: Broker) -> None:
+    now = [100.0]
+    with publishing_at(broker, lambda: now[0]) as publisher:
+        publisher.publish(Lane.COMMANDS, ["org:1"])
+        eventually(lambda: broker.depth(Lane.COMMANDS) == 1)
+        broker.delete_queues()
+
+        now[0] += 2 * COUNTED_SECONDS
+        publisher.publish(Lane.COMMANDS, ["org:2"])
+
+        eventually(lambda: broker.depth(Lane.COMMANDS) == 1)
+
+
+def test_hints_are_counted_again_when_a_queue_seems_full(broker: Broker) -> None:
+    with publishing_at(broker, lambda: 100.0, max_queued=1) as publisher:
+        publisher.publish(Lane.COMMANDS, ["org:1"])
+        eventually(lambda: broker.depth(Lane.COMMANDS) == 1)
+        broker.receive_all(Lane.COMMANDS.value)
+
+        def is_queued() -> bool:
+            publisher.publish(Lane.COMMANDS, ["org:2"])
+            return broker.depth(Lane.COMMANDS) == 1
+
+        eventually(is_queued)
+
+
+@contextmanager
+def publishing_at(broker: Broker, clock: Callable[[], float], **options: Any) -> Iterator[HintPublisher]:
+    """Run a publisher for which it is always the clock's time."""
+    publisher = HintPublisher(make_app(broker.settings), clock=clock, **options)
+    publisher.start()
+    try:
+        yield publisher
+    finally:
+        publisher.stop()
 
 
 def test_invalid_subjects_are_dropped_and_valid_ones_published(worker: HintWorker, publisher: HintPublisher) -> None:

@@ -220,7 +220,7 @@ def test_a_listener_continues_after_a_malformed_event(broker: RabbitBroker) -> N
 @contextmanager
 def running_listener(broker: RabbitBroker) -> Iterator[threading.Event]:
     received = threading.Event()
-    listener = EventBusListener(broker.settings, received)
+    listener = EventBusListener(broker.settings, received.set)
     listener.start()
     try:
         yield received

@@ -133,7 +133,7 @@ def test_work_locked_by_another_worker_does_not_count_as_unclaimed(
 
 
 def test_an_overdue_canary_counts_as_unclaimed_work(database: Database, valkey: Broker) -> None:
-    Sweeper(database.engine, HintPublisher(make_app(valkey.settings))).send_canaries()
+    Sweeper(database.engine, HintPublisher(make_app(valkey.settings))).sweep()
     publish_hint(valkey, Lane.DELIVERIES, "canary:1")
 
     with database.engine.begin() as connection:

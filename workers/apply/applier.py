@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.database.errors import is_contention, is_timeout, is_transient
 from models.enums import CommandState, Lane
-from models.messaging.attempts import clear_in_flight, lock_worker_in_transaction, mark_alone
+from models.messaging.attempts import clear_in_flight, has_orphaned, lock_worker_in_transaction, mark_alone
 from models.messaging.claims import ClaimedCommand
 from models.messaging.command_ledger import CommandOutcome, record_outcomes
 from models.messaging.trace import log_ids
@@ -86,10 +86,12 @@ class Applier:
         end = time.monotonic() + DRAIN_SECONDS
         self._claimer.queue.put_first(lane, hinted)
         self._fail_orphaned()
-        progressed = True
+        progressed, is_first = True, True
         while progressed or self._claimer.queue or self._suspects:
-            # A scan that brought no progress would find the same subjects again.
-            progressed = self._run_once(end, scan=progressed)
+            # A scan that brought no progress would find the same subjects again. After one that reached the end of the
+            # ledger, there can only be commands that have been accepted since, and each of them has a hint.
+            progressed = self._run_once(end, scan=is_first or (progressed and not self._claimer.is_caught_up))
+            is_first = False
             if time.monotonic() >= end:
                 self._hand_over(hinted)
                 return
@@ -123,6 +125,9 @@ class Applier:
 
     def _fail_orphaned(self) -> None:
         try:
+            with self._autocommit() as connection:
+                if not has_orphaned(connection, self.in_flight.worker):
+                    return
             with self.engine.begin() as connection:
                 failed = fail_orphaned(connection, self.in_flight.worker)
         except Exception as error:
@@ -137,6 +142,12 @@ class Applier:
 
     def _apply_batch(self, *, scan: bool) -> bool:
         """Apply one batch, and add the subjects whose commands are to be applied one by one to the suspects."""
+        if not scan:
+            # After most batches, nothing is left to apply, and finding that out takes one statement.
+            with self._autocommit() as connection:
+                self._claimer.drop_idle(connection, except_for=self._suspects)
+            if not self._claimer.queue:
+                return False
         with self.engine.connect() as connection:
             claim = self._claimer.claim(connection, except_for=self._suspects, scan=scan)
             self._suspects |= claim.suspects
@@ -218,6 +229,9 @@ class Applier:
         outcomes = [_decide(pending, facts, changes) for pending in batch]
         write_changes(connection, changes)
         record_outcomes(connection, outcomes)
+        if changes.follow_ups:
+            # They have no hint.
+            self._claimer.is_caught_up = False
         result.finished = [outcome.id for outcome in outcomes]
         result.events = bool(changes.events)
         result.deliveries = changes.has_deliveries
@@ -246,6 +260,9 @@ class Applier:
         with self.engine.begin() as connection:
             mark_alone(connection, [command.id for command in commands])
             clear_in_flight(connection, self.in_flight.worker)
+
+    def _autocommit(self) -> Connection:
+        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _log_error(self, command: ClaimedCommand, error: Exception) -> None:
         if is_contention(error):

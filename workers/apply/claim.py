@@ -50,6 +50,8 @@ class Claimer:
     """
 
     lanes: Sequence[Lane]
+    is_caught_up: bool = field(default=False, init=False)
+    """Whether the last scan reached the end of every lane, and everything that it found was offered to a batch."""
     queue: SubjectQueue = field(init=False)
     _scanned_to: dict[Lane, int] = field(init=False)
 
@@ -64,7 +66,7 @@ class Claimer:
         """
         any_holds = find_any_hold(connection)
         if scan:
-            self._scan(connection, any_holds=any_holds)
+            self.is_caught_up = self._scan(connection, any_holds=any_holds)
         offered = self.queue.take(OFFERED_PER_BATCH)
         try:
             names = [subject for _, subject in offered if subject not in except_for]
@@ -82,12 +84,28 @@ class Claimer:
             raise
         unexamined, served = set(names[examined:]), set(locked)
         self._put_back([each for each in offered if each[1] in unexamined])
+        self.is_caught_up = self.is_caught_up and not self.queue
         for lane, subject in offered:
             if subject in served:
                 # Because of our lock, another worker may have skipped a command that was accepted after our read.
                 self.queue.add(lane, [subject])
         suspects = last_by_subject(command for command in ready if command.is_suspect)
         return Claim([command for command in ready if command.subject not in suspects], suspects)
+
+    def drop_idle(self, autocommit: Connection, *, except_for: Collection[str] = ()) -> None:
+        """Drop the next subjects of the queue that have no command to apply now, at the cost of one statement.
+
+        The connection must commit each statement, so that no lock is kept.
+        """
+        offered = self.queue.take(OFFERED_PER_BATCH)
+        try:
+            names = [subject for _, subject in offered if subject not in except_for]
+            locked, examined = lock_subjects(autocommit, names, known_types=KNOWN_TYPES, most=SUBJECTS_PER_BATCH)
+        except BaseException:
+            self._put_back(offered)
+            raise
+        kept = {*locked, *names[examined:]}
+        self._put_back([each for each in offered if each[1] in kept])
 
     def claim_next(self, connection: Connection, subject: str) -> ClaimedCommand | None:
         """Return a subject's first command if no other worker holds the subject and the command may be applied now."""
@@ -97,8 +115,11 @@ class Claimer:
         ready = read_commands(connection, {subject: 1}, known_types=KNOWN_TYPES, most=1)
         return ready[0] if ready else None
 
-    def _scan(self, connection: Connection, *, any_holds: bool) -> None:
-        """Scan the lanes. Their newest commands are offered first, so that they never wait for a whole backlog."""
+    def _scan(self, connection: Connection, *, any_holds: bool) -> bool:
+        """Scan the lanes, and return whether the end of each was reached.
+
+        Their newest commands are offered first, so that they never wait for a whole backlog.
+        """
         enough = [lane for lane in self.lanes if self.queue.count(lane) >= SUBJECTS_PER_BATCH]
         scans = scan_for_subjects(
             connection, self._scanned_to, newest=NEWEST_PER_BATCH, only_newest=enough, any_holds=any_holds
@@ -109,6 +130,7 @@ class Claimer:
             self.queue.add(lane, scan.subjects)
         for lane, scan in scans.items():
             self.queue.put_first(lane, scan.newest)
+        return not enough and not any(self._scanned_to.values())
 
     def _put_back(self, offered: Sequence[tuple[Lane, str]]) -> None:
         for lane in self.lanes:

@@ -15,7 +15,7 @@ from celery import Celery
 from sqlalchemy.engine import Engine
 
 from models.base import new_id
-from models.database.engine import WORKER_TIMEOUTS, make_engine
+from models.database.engine import GENERIC_PLANS, WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from models.messaging.canary import Canary, mark_canaries_seen
 from tasks.app import make_app
@@ -123,7 +123,9 @@ class _Child:
         own_lanes = [lane for lane in COMMAND_LANES if lane in lanes] or COMMAND_LANES
         in_flight = InFlightBatch(_make_autocommit_engine(settings), worker=f"{socket.gethostname()}/{new_id()}")
         applier = Applier(
-            engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
+            engine=make_engine(
+                settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS | GENERIC_PLANS
+            ),
             in_flight=in_flight,
             on_commit=publish_wakeups,
             request_continuation=publish_continuation,
@@ -148,11 +150,16 @@ class _Child:
         if canaries := Canary.from_subjects(lane, hint.subjects):
             with self.in_flight.engine.connect() as autocommit:
                 mark_canaries_seen(autocommit, canaries, worker=self.in_flight.worker)
+        # A hint that carries nothing but canaries is no reason to look for work.
+        if not canaries or len(canaries) < len(hint.subjects):
+            self._look_for_work(lane, hint)
+        self.heartbeat.beat()
+
+    def _look_for_work(self, lane: Lane, hint: Hint) -> None:
         if lane in COMMAND_LANES:
             self.applier.drain(hint.subjects, lane)
         elif self.deliverer is not None:
             self.deliverer.wake()
-        self.heartbeat.beat()
 
     def handle_hint_or_wait(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint, but only log an error that an operator must resolve. The sweeper publishes the hint again.

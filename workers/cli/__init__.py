@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from workers.runtime.imports import importing
+from workers.runtime.imports import import_structlog, importing
 
 
 class CliCommand(NamedTuple):
@@ -62,6 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     with importing():
+        import_structlog()
         from models.settings import SettingsError, check_setting_names
     try:
         check_setting_names(os.environ)

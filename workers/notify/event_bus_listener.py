@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -22,16 +23,16 @@ log = structlog.get_logger(__name__)
 
 
 class EventBusListener:
-    """A background thread that empties the notifier's queue and sets ``woken`` whenever the queue held a message.
+    """A background thread that empties the notifier's queue and calls ``on_events`` when the queue held a message.
 
     The messages are acknowledged without being read, because the notifier reads the events from the database. While the
     broker is unreachable, the notifier relies on polling.
     """
 
-    def __init__(self, settings: BrokerSettings, woken: threading.Event) -> None:
+    def __init__(self, settings: BrokerSettings, on_events: Callable[[], None]) -> None:
         self._app = make_app(settings)
         self._queue = notifier_queue(on_rabbitmq=not settings.on_redis)
-        self._woken = woken
+        self._on_events = on_events
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bus-listener", daemon=True)
 
@@ -76,4 +77,4 @@ class EventBusListener:
         # The other messages say the same, and the rows that they announce are committed already.
         self._queue(message.channel).purge()
         message.ack()
-        self._woken.set()
+        self._on_events()

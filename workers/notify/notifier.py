@@ -23,6 +23,7 @@ from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, W
 from tasks.settings import DEFAULT_NOTIFY_WINDOW, BrokerSettings
 from workers.notify.event_bus_listener import EventBusListener
 from workers.notify.planner import NOTHING_PLANNED, Planned, by_activity, plan
+from workers.notify.wakeups import Wakeups
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch
 from workers.runtime.polling import POLL_SECONDS
@@ -54,9 +55,9 @@ class Notifier:
         self._window = timedelta(seconds=notify_window)
         self._clock = clock
         self._hints = HintPublisher(make_app(settings))
-        self._woken = threading.Event()
-        self._bus = EventBusListener(settings, self._woken)
-        self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._wakeups = Wakeups()
+        self._bus = EventBusListener(settings, self._wakeups.wake_from_bus)
+        self._wakeup_listener = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._wakeup_publisher = WakeupPublisher(settings.wake_url)
         self._deferred = DeferredRows(RETRY_DELAYS_SECONDS)
         self._loop = OutboxLoop(
@@ -78,11 +79,11 @@ class Notifier:
             cleanup.callback(self._wakeup_publisher.close)
             self._bus.start()
             cleanup.callback(self._bus.stop)
-            self._wakeups.start()
+            self._wakeup_listener.start()
             forwarding.start()
-            cleanup.callback(self._wakeups.stop)
+            cleanup.callback(self._wakeup_listener.stop)
             ready()
-            self._loop.run("notifier", self._wait, stop)
+            self._loop.run("notifier", self._wakeups.wait, stop)
 
     @property
     def processed(self) -> int:
@@ -90,7 +91,7 @@ class Notifier:
         return self._loop.processed
 
     def plan_batch(self) -> bool:
-        """Plan the next batch of events, and return whether to continue with another one at once.
+        """Plan the next batch of events. Return whether it had any, or others follow.
 
         :raises Exception: if the database failed. Nothing was planned.
         """
@@ -151,15 +152,11 @@ class Notifier:
                 exc_info=error,
             )
 
-    def _wait(self, seconds: float) -> None:
-        self._woken.wait(seconds)
-        self._woken.clear()
-
     def _forward_wakeups(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if self._wakeups.wait(POLL_SECONDS):
-                self._woken.set()
-        self._woken.set()
+            if self._wakeup_listener.wait(POLL_SECONDS):
+                self._wakeups.wake_from_valkey()
+        self._wakeups.wake_from_valkey()
 
 
 def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:

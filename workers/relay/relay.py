@@ -91,7 +91,10 @@ class Relay:
             sweeping.start()
             cleanup.callback(sweeping.join, 1.0)
             ready()
-            run_polling_loop("relay", self.publish_batch, self._wakeups.wait, stop)
+            run_polling_loop("relay", self._poll, self._wakeups.wait, stop)
+
+    def _poll(self) -> bool:
+        return self.publish_batch() and not self._loop.is_caught_up
 
     @property
     def processed(self) -> int:
@@ -99,7 +102,7 @@ class Relay:
         return self._loop.processed
 
     def publish_batch(self) -> bool:
-        """Publish the next batch of events, and return whether to continue with another one at once.
+        """Publish the next batch of events. Return whether it had any, or others follow.
 
         While RabbitMQ blocks publishers, do nothing, so that no transaction waits for it.
 
@@ -122,7 +125,10 @@ class Relay:
         published = self._rejected_events.settle([events[index].id for index in settled], rejected)
         mark_processed(connection, PUBLISHING, published)
         self._recent_events.add(published)
-        return ProcessedBatch({"events": len(settled) - len(rejected), "refused": len(rejected)})
+        return ProcessedBatch(
+            {"events": len(settled) - len(rejected), "refused": len(rejected)},
+            is_interrupted=bool(result.unconfirmed),
+        )
 
     @contextmanager
     def _noting_bus_failures(self) -> Iterator[None]:

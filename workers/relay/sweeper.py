@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from models.database.errors import is_contention
 from models.enums import Lane
 from models.messaging import backlog, canary
+from models.messaging.backlog import IDLE, ledger_state
 from models.messaging.claims import propose_floor, raise_floor
 from models.messaging.command_ledger import prune_idempotency_keys
 from models.operations.holds import release_expired_holds
@@ -42,11 +43,16 @@ FLOOR_SECONDS: Final = 2.0
 that have finished in the meantime."""
 
 RECORD_SECONDS: Final = 2.0
-"""How many seconds pass before the sweeper looks again whether a minute is over or a hold has expired."""
+"""How many seconds pass before the sweeper looks again whether a minute is over, a hold has expired or a requeue was
+asked for."""
 
 RETENTION_SECONDS: Final = 24 * 3600.0
 RETENTION_DELAY_SECONDS: Final = 60.0
 """How many seconds pass between two passes that delete old rows, and before the first one."""
+
+IDLE_SECONDS: Final = 1.0
+"""How many seconds pass between two sweeps while no command is waiting. Nothing can be overdue then, and a command that
+is accepted and fails in the meantime is retried up to this much later."""
 
 SHARE_OF_TIME: Final = 0.1
 """The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
@@ -56,6 +62,8 @@ log = structlog.get_logger(__name__)
 
 class Sweeper:
     """Sends hints for overdue subjects about twice a second, sends canaries, and prunes rows every minute.
+
+    While nothing is waiting, there is one transaction per second, and nothing else.
 
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
@@ -73,8 +81,10 @@ class Sweeper:
         self._prune_at = 0.0
         self._raise_floor_at = 0.0
         self._record_at = 0.0
+        self._is_requeueing = False
         self._stop = threading.Event()
         self._pause_seconds = POLL_SECONDS
+        self._state = IDLE
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until ``stop`` is set."""
@@ -82,12 +92,19 @@ class Sweeper:
         run_polling_loop("sweep", self._run_once, lambda _: stop.wait(self._pause_seconds), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
-        """Publish hints for the next overdue subjects, and return these subjects.
+        """Publish hints for the next overdue subjects, and return these subjects. Send the canaries that are due.
 
         While another relay sweeps, do nothing and return an empty list.
         """
+        overdue: list[tuple[Lane, str]] = []
+        canaries: list[canary.Canary] = []
         with self._engine.begin() as connection:
-            overdue = self._find_overdue(connection) if _try_lock_sweep(connection) else []
+            if _try_lock_sweep(connection):
+                self._state = ledger_state(connection)
+                overdue = self._find_overdue(connection) if self._state.is_waiting else []
+                canaries = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS)
+        for each in canaries:
+            self._hints.publish(each.queue, [each.subject])
         hinted = self._not_hinted_lately(overdue)
         for lane in Lane:
             if subjects := [subject for subject_lane, subject in hinted if subject_lane is lane]:
@@ -119,18 +136,6 @@ class Sweeper:
                     break
         return False
 
-    def send_canaries(self) -> list[canary.Canary]:
-        """Send the canaries that are due, and return them.
-
-        While another relay sweeps, do nothing and return an empty list.
-        """
-        with self._engine.begin() as connection:
-            locked = _try_lock_sweep(connection)
-            sent = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS) if locked else []
-        for each in sent:
-            self._hints.publish(each.queue, [each.subject])
-        return sent
-
     def prune(self) -> int:
         """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys.
 
@@ -154,6 +159,7 @@ class Sweeper:
             if not is_contention(error):
                 raise
             return False
+        self._is_requeueing = requeued is not None
         if requeued is None:
             return False
         for lane in Lane:
@@ -190,13 +196,13 @@ class Sweeper:
     def _run_once(self) -> bool:
         started = time.monotonic()
         self.sweep()
-        self.send_canaries()
-        while self.advance_requeue() and not self._stop.is_set():
-            pass
+        if self._is_requeueing or started >= self._record_at:
+            while self.advance_requeue() and not self._stop.is_set():
+                pass
         if started >= self._record_at:
             self.record_operations()
             self._record_at = time.monotonic() + RECORD_SECONDS
-        if started >= self._raise_floor_at:
+        if self._state.is_above_floor and started >= self._raise_floor_at:
             self.raise_floor()
             self._raise_floor_at = time.monotonic() + FLOOR_SECONDS
         # A full batch of keys means that there may be more, so the next round continues.
@@ -204,7 +210,8 @@ class Sweeper:
             self._prune_at = started + PRUNE_SECONDS
         if self._keep_days and started >= self._retain_at and not self.delete_old_rows():
             self._retain_at = started + RETENTION_SECONDS
-        self._pause_seconds = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
+        least = POLL_SECONDS if self._state.is_waiting else IDLE_SECONDS
+        self._pause_seconds = max(least, (time.monotonic() - started) / SHARE_OF_TIME)
         return False
 
     def _not_hinted_lately(self, overdue: list[tuple[Lane, str]]) -> list[tuple[Lane, str]]:

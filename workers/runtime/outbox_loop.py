@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,14 @@ def do_nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessedBatch:
-    """The result of a batch: ``counts`` for its log line, and a function to call once its transaction is committed."""
+    """The result of a batch: ``counts`` for its log line, and a function to call once its transaction is committed.
+
+    ``is_interrupted`` is whether events of the batch were left for the next one, which should begin at once.
+    """
 
     counts: Mapping[str, int]
     after_commit: Callable[[], None] = do_nothing
+    is_interrupted: bool = False
 
 
 ProcessBatch = Callable[[Connection, Sequence[WaitingEvent]], ProcessedBatch]
@@ -39,8 +44,10 @@ class OutboxLoop:
     """Processes a stage's waiting events in batches.
 
     Each batch has its own transaction, and each subject's events are processed in order. The advisory locks on the
-    claimed subjects last until the batch is committed, so any number of processes may work on a stage. A batch begins
-    after the subject where the previous one ended, so that a subject with many events cannot starve the others.
+    claimed subjects last until the batch is committed, so any number of processes may work on a stage. A batch that did
+    not reach every waiting event is followed by another one at once, which begins after the subject where it ended, so
+    that a subject with many events cannot starve the others. Subjects that another process holds are left to that
+    process: it was woken for their later events, too.
     """
 
     def __init__(
@@ -65,18 +72,28 @@ class OutboxLoop:
         self.processed = 0
         """The number of events that were processed since the start."""
         self._after = BEFORE_FIRST_SUBJECT
+        self.is_caught_up = True
+        """Whether the last batches together reached every event that was waiting, so that there is no need for another
+        one before the next wake-up."""
 
     def run(self, name: str, wait: Callable[[float], object], stop: threading.Event) -> None:
-        """Process batches until ``stop`` is set. When no event is waiting, call ``wait`` with a timeout in seconds."""
-        run_polling_loop(name, self.process_batch, wait, stop)
+        """Process batches until ``stop`` is set. When caught up, call ``wait`` with a timeout in seconds."""
+
+        def poll() -> bool:
+            self.process_batch()
+            return not self.is_caught_up
+
+        run_polling_loop(name, poll, wait, stop)
 
     def process_batch(self) -> bool:
-        """Process the next batch, and return whether to continue with another one at once.
+        """Process the next batch. Return whether it had any events, or was not the last (:attr:`is_caught_up`).
 
         :raises Exception: if the database or the processing failed. No event of the batch was marked.
         """
         started = time.perf_counter()
         after, self._after = self._after, BEFORE_FIRST_SUBJECT
+        # After the last subject, events may again be waiting for the first ones.
+        self.is_caught_up = after == BEFORE_FIRST_SUBJECT
         with self._engine.begin() as connection:
             events = claim_events(
                 connection,
@@ -88,8 +105,10 @@ class OutboxLoop:
             )
             processed = self._process(connection, events) if events else None
         if processed is not None:
-            self._after = (events[-1].organization_id, events[-1].subject)
             self.processed += len(events)
+            if processed.is_interrupted or self._may_be_cut_off(events):
+                self._after = (events[-1].organization_id, events[-1].subject)
+                self.is_caught_up = False
             processed.after_commit()
             log.info(
                 self._log_event,
@@ -97,5 +116,9 @@ class OutboxLoop:
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 **log_ids(events),
             )
-        # After the last subject, events may again be waiting for the first ones.
-        return bool(events) or after != BEFORE_FIRST_SUBJECT
+        return bool(events) or not self.is_caught_up
+
+    def _may_be_cut_off(self, events: Sequence[WaitingEvent]) -> bool:
+        """Return whether one of the batch's limits may have left events out."""
+        subjects = Counter((event.organization_id, event.subject) for event in events)
+        return len(subjects) >= self._subjects_per_batch or max(subjects.values()) >= self._events_per_subject
