@@ -4,8 +4,8 @@ Workers publish the ids of finished commands over Valkey. Outcomes whose ids arr
 wake-up may be lost, so all awaited commands are also polled: twice a second while wake-ups arrive, otherwise ten times
 a second.
 
-A wait also ends when one of its commands turns out to be held. Whether there is any hold is asked twice a second; only
-while there is one is each command looked up.
+A wait also ends when one of its commands turns out to be held. Whether there is any hold is asked twice a second while
+requests wait; only while there is one is each command looked up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.1
 POLLS_PER_HOLD_CHECK: Final = 5
-"""How many polls pass before the waiter looks again whether any hold is in force."""
+POLLS_PER_HOLD_CHECK_AT_REST: Final = 50
+"""How many polls pass before the waiter looks again whether any hold is in force: with and without waits."""
 
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
 """While wake-ups arrive, only every fifth poll reads outcomes. Wake-ups count as arriving until there have been five
@@ -123,7 +124,7 @@ class OutcomeWaiter:
 
     @property
     def holds_exist(self) -> bool:
-        """Whether some hold was in force when the waiter last looked, at most about half a second ago."""
+        """Whether some hold was in force when the waiter last looked: half a second ago or, at rest, a few seconds."""
         return self._holds_exist
 
     def _enter(self, wait: OutcomeWait) -> None:
@@ -158,7 +159,7 @@ class OutcomeWaiter:
             await asyncio.sleep(POLL_SECONDS)
             polls += 1
             self._polls_since_wakeup += 1
-            if polls % POLLS_PER_HOLD_CHECK == 1:
+            if polls % (POLLS_PER_HOLD_CHECK if self._waits else POLLS_PER_HOLD_CHECK_AT_REST) == 1:
                 await self._check_holds()
             is_woken = self._polls_since_wakeup < POLLS_PER_REFRESH_WHILE_WOKEN
             if self._waits and not (is_woken and polls % POLLS_PER_REFRESH_WHILE_WOKEN):

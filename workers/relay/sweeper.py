@@ -42,7 +42,7 @@ FLOOR_SECONDS: Final = 2.0
 """How many seconds pass before the floor is raised again. Until then, claims may read the index entries of the commands
 that have finished in the meantime."""
 
-RECORD_SECONDS: Final = 2.0
+RECORD_SECONDS: Final = 5.0
 """How many seconds pass before the sweeper looks again whether a minute is over, a hold has expired or a requeue was
 asked for."""
 
