@@ -23,6 +23,7 @@ from models.permissions import (
     WEBHOOKS,
     Permission,
 )
+from models.types import MAX_ID
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.base import Command
@@ -112,7 +113,7 @@ def _incident(command: Any, submission: CommandSubmission) -> Subject:
 
 def _new_incident(command: Any, submission: CommandSubmission) -> Subject:
     if command.alert_rule is not None:
-        return Subject.rule(command.alert_rule)
+        return _rule(command, submission)
     return _incident_of_key(command, submission)
 
 
@@ -124,7 +125,8 @@ def _incident_of_key(command: Any, submission: CommandSubmission) -> Subject:
 
 def _rule(command: Any, submission: CommandSubmission) -> Subject:
     rule_id: int = command.alert_rule
-    return Subject.rule(rule_id) if rule_id else Subject.command(submission.command_id)  # 0 names no rule.
+    # No rule has another id.
+    return Subject.rule(rule_id) if 0 < rule_id <= MAX_ID else Subject.command(submission.command_id)
 
 
 def _organization(_command: Any, submission: CommandSubmission) -> Subject:

@@ -102,6 +102,7 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
         {"dedupKey": "{}:{}", "state": "firing", "title": "Disk full", "project": "p1"},
         a_request(
             dedup_keys={(1, "{}:{}")},
+            closed_keys={(1, "{}:{}")},
             detailed_incidents={(1, "dedup:{}:{}")},
             project_slugs={(1, "p1")},
             opening_organization_ids={1},
@@ -114,6 +115,7 @@ CASES: list[tuple[str, dict[str, JSON], FactRequest]] = [
         {"dedupKey": "{}:{}", "state": "resolved", "title": "Disk full"},
         a_request(
             dedup_keys={(1, "{}:{}")},
+            closed_keys={(1, "{}:{}")},
             detailed_incidents={(1, "dedup:{}:{}")},
             opening_organization_ids={1},
             new_incident_ids=1,
