@@ -18,7 +18,7 @@ from tests.rabbitmq import free_ports
 from tests.waiting import eventually
 
 SECONDS = 12
-TRANSACTIONS_PER_SECOND = 8
+TRANSACTIONS_PER_SECOND = 11
 """More than the polls need (decision 0035), so that this test does not depend on when each of them happens."""
 
 
