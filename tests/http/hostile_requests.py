@@ -264,10 +264,10 @@ def _invalid_header(operation: Operation, chance: Random) -> Request:
 
 def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # Comments, projects and webhooks, and the rule of a snooze or an observation, are looked up only by the worker.
+    # Comments, projects, webhooks and destinations, and the rule of a snooze or an observation, are looked up only by the worker.
     looked_up = (
         set(named)
-        - {"comment", "project", "webhook", "delivery"}
+        - {"comment", "project", "webhook", "delivery", "destination"}
         - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
     )
     invalid = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}

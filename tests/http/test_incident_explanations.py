@@ -40,13 +40,16 @@ def rules(gateway: Gateway, query: str = "", *, by: str = "dev-ana", **headers: 
 def test_a_person_learns_why_they_were_and_were_not_notified_newest_first(gateway: Gateway, planned: list[str]) -> None:
     first, second = planned
 
-    assert rules(gateway) == [(second, "delivered", "mention"), (first, "suppressed", "not_subscribed")]
+    assert rules(gateway) == [
+        (second, "pending", "instant"), (second, "delivered", "mention"), (first, "suppressed", "not_subscribed"),
+    ]  # fmt: skip
     assert rules(gateway, "?user=12") == rules(gateway)
 
 
 def test_a_decision_has_all_documented_fields(gateway: Gateway, planned: list[str]) -> None:
-    newest, oldest = gateway.get(EXPLAIN, by="dev-ana").json()["decisions"]
+    by_email, newest, oldest = gateway.get(EXPLAIN, by="dev-ana").json()["decisions"]
 
+    assert (by_email["channel"], by_email["outcome"]) == ("email", "pending")
     assert newest["at"] is not None
     assert newest | {"at": "", "event": ""} == {
         "activity": planned[1], "event": "", "channel": "inbox", "outcome": "delivered", "rule": "mention",
@@ -65,7 +68,7 @@ def test_an_owner_may_ask_for_anyone(gateway: Gateway, planned: list[str]) -> No
 
 
 def test_a_program_that_acts_for_an_owner_may_ask_for_anyone(gateway: Gateway, planned: list[str]) -> None:
-    assert len(rules(gateway, "?user=12", by="dev-bot", Act_As="user:15")) == 2
+    assert len(rules(gateway, "?user=12", by="dev-bot", Act_As="user:15")) == 3
 
 
 @pytest.mark.parametrize(("by", "query"), [("dev-mem", "?user=12"), ("dev-ben", "?user=12"), ("dev-bot", "?user=12"),
@@ -91,7 +94,10 @@ def test_a_former_member_about_whom_decisions_are_recorded_can_be_explained(
 
     found: Any = rules(gateway, "?user=12", by="dev-own")
 
-    assert found == [(planned[1], "delivered", "mention"), (planned[0], "suppressed", "no_access")]
+    assert found == [
+        (planned[1], "pending", "instant"), (planned[1], "delivered", "mention"),
+        (planned[0], "suppressed", "no_access"),
+    ]  # fmt: skip
 
 
 def test_a_user_that_is_no_number_is_refused(gateway: Gateway) -> None:
@@ -112,7 +118,7 @@ def test_the_client_reads_explanations(gateway: Gateway, planned: list[str]) -> 
     with Tocsin(gateway.url, "dev-own", organization="acme") as own:
         about_ana, about_me = own.explain_incident(1, user=12), own.explain_incident("1")
 
-    assert [each.rule for each in about_ana] == ["mention", "not_subscribed"]
+    assert [each.rule for each in about_ana] == ["instant", "mention", "not_subscribed"]
     assert [each.rule for each in about_me] == ["not_subscribed", "not_subscribed"]
 
 

@@ -654,7 +654,7 @@ def test_a_changed_cookie_is_no_session(opened: Browser) -> None:
 
 
 def test_without_a_secret_the_pages_say_what_to_set(settings: Callable[..., GatewaySettings], ticket: str) -> None:
-    with running_gateway(settings()) as gateway, Browser(gateway) as browser:
+    with running_gateway(settings(secret=None)) as gateway, Browser(gateway) as browser:
         for path in (f"{PAGE}?ticket={ticket}", "/inbox/", "/login/", "/unsubscribe/x/"):
             document = browser.open(path)
 

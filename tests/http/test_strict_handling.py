@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any, Final
-from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from gateway.api.endpoint import Endpoint
 from gateway.http.prefer import parse_prefer
 from gateway.http.responses import MAX_NAMES_LENGTH, list_of_names
 from gateway.main import ENDPOINTS
+from models.notifications.delivery import deliveries
 from tests.alertmanager import payload
-from tests.builders import a_webhook, a_webhook_delivery
+from tests.builders import a_chat_destination, a_webhook, a_webhook_delivery
 from tests.http.alert_rule_requests import RULES, accepted_count
 from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 from tests.http.test_alertmanager import ALERTS
@@ -30,7 +31,7 @@ CALLERS: Final = {"directory": "dev-ops", "integrations": "dev-bot", "notificati
 """The token for the endpoints of each tag. The others are called by an owner."""
 
 EXISTING: Final = {"organization": "acme", "identifier": "1", "comment": "1", "project": "p1", "rule": "1",
-                   "trigger": "1001", "action": "1002", "webhook": "1", "delivery": str(UUID(int=1))}  # fmt: skip
+                   "trigger": "1001", "action": "1002", "webhook": "1", "destination": "1"}  # fmt: skip
 A_TRIGGER: Final = {"label": "critical", "alertThreshold": 100}
 AN_ACTION: Final = {"type": "email", "targetType": "user", "targetIdentifier": "11"}
 
@@ -49,10 +50,13 @@ def test_every_route_refuses_an_unknown_query_parameter_in_strict_mode(
     with ledger.begin() as connection:
         organization = connection.exec_driver_sql("SELECT id FROM organizations WHERE slug = 'acme'").scalar_one()
         a_webhook(connection, organization, id=1)
-        a_webhook_delivery(connection, 1, id=UUID(int=1))
+        a_chat_destination(connection, organization, id=1)
+        delivery = a_webhook_delivery(connection, 1)
+        if "destination" in endpoint.path:
+            connection.execute(update(deliveries).values(channel="chat"))
     notification = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()[0]["id"]
     command = gateway.post(COMMENTS, A_COMMENT, by="dev-own", Prefer="respond-async").headers["command-id"]
-    path = endpoint.path.format_map(EXISTING | {"notification": notification, "command": command})
+    path = endpoint.path.format_map(EXISTING | {"notification": notification, "command": command, "delivery": delivery})
     accepted = accepted_count(ledger)
 
     with gateway.client(CALLERS.get(endpoint.tag, "dev-own"), Prefer=STRICT) as client:
