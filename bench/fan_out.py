@@ -1,8 +1,11 @@
 """Measure how long it takes until a mentioned team has its inbox items, in three ways on the same servers.
 
-*tocsin*: the notifier of this checkout plans the mention. *Bare*: one ``INSERT … SELECT`` for the inbox items and one
-for the decisions, which is the least that PostgreSQL has to do for the same rows. *Celery*: one task per member, as
-most applications do it. A task checks the member's access and inserts the same two rows in a transaction of its own.
+*tocsin*: the notifier of this checkout plans the mention. *Bare*: one ``INSERT … SELECT`` each for the inbox items, the
+e-mails that are to be sent, and the decisions about both, which is the least that PostgreSQL has to do for the same
+rows. *Celery*: one task per member, as most applications do it. A task checks the member's access and inserts the same
+four rows in a transaction of its own.
+
+What the ways write is compared: a figure counts only if they write the same numbers of rows.
 
 With ``--large``, a team of 100,000 is mentioned, while other people are mentioned one at a time in another
 organization: the delay of their items is compared with the delay without the large team, and the notifier's memory is
@@ -31,6 +34,7 @@ from sqlalchemy.pool import NullPool
 
 from bench.output import progress
 from models.database.migrate import migrate
+from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupPublisher
 from tests.builders import a_comment, a_member, a_project, a_team, an_incident, an_organization
 from workers.stack.managed_process import ManagedProcess
 from workers.stack.own_processes import TocsinProcess, tocsin
@@ -49,9 +53,10 @@ GOAL_MEMORY_MB: Final = 30.0
 class Scene:
     """An organization with a team, and the incident on which the team is mentioned."""
 
-    def __init__(self, engine: Engine, members: int) -> None:
-        """Insert the organization and ``members`` team members."""
+    def __init__(self, engine: Engine, members: int, wakeups: WakeupPublisher | None = None) -> None:
+        """Insert the organization and ``members`` team members. ``wakeups`` reach the notifier, as from a worker."""
         self.engine = engine
+        self._wakeups = wakeups
         with engine.begin() as connection:
             self.organization = an_organization(connection)
             project = a_project(connection, self.organization)
@@ -59,13 +64,18 @@ class Scene:
             self.author = a_member(connection, self.organization)
             self.team = a_team(connection, self.organization, projects=[project])
             connection.execute(_ADD_MEMBERS, {"organization": self.organization, "team": self.team, "count": members})
+            # As the command would do that mentions the team.
+            connection.execute(_SUBSCRIBE, {"incident": self.incident, "team": self.team})
         with engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
 
     def mention(self) -> int:
         """Insert a comment that mentions the team, and return its activity's id."""
         with self.engine.begin() as connection:
-            return a_comment(connection, self.incident, by=self.author, mentioning_teams=[self.team])
+            activity = a_comment(connection, self.incident, by=self.author, mentioning_teams=[self.team])
+        if self._wakeups is not None:
+            self._wakeups.publish(EVENTS_CHANNEL)
+        return activity
 
     def count(self, activity: int) -> int:
         """Return how many inbox items the activity has."""
@@ -82,6 +92,11 @@ class Scene:
             time.sleep(0.01)
         return time.perf_counter() - started
 
+    def rows(self, activity: int) -> tuple[int, ...]:
+        """Return how many inbox items, decisions and deliveries the activity has."""
+        with self.engine.connect() as connection:
+            return tuple(connection.execute(_ROWS, {"activity": activity}).one())
+
 
 def main() -> int:
     """Measure, print the figures, and return 0 if the goals are met."""
@@ -96,18 +111,21 @@ def main() -> int:
 
 
 def _measure_team(servers: EmbeddedServers, engine: Engine, rounds: int) -> int:
-    scene = Scene(engine, TEAM)
+    scene = Scene(engine, TEAM, WakeupPublisher(servers.redis_url))
     seconds: dict[str, list[float]] = {"bare": [], "tocsin": [], "celery": []}
     with _notifier(servers), _celery_worker(servers) as celery:
         for number in range(1, rounds + 1):
-            seconds["bare"].append(_bare(scene))
-            activity = scene.mention()
-            seconds["tocsin"].append(scene.wait(activity, TEAM))
-            activity = _unplanned_mention(scene)
+            activities = [_unplanned_mention(scene)]
+            seconds["bare"].append(_bare(scene, activities[0]))
+            activities.append(scene.mention())
+            seconds["tocsin"].append(scene.wait(activities[1], TEAM))
+            activities.append(_unplanned_mention(scene))
             started = time.perf_counter()
-            _publish_tasks(celery, scene, activity)
-            scene.wait(activity, TEAM)
+            _publish_tasks(celery, scene, activities[2])
+            scene.wait(activities[2], TEAM)
             seconds["celery"].append(time.perf_counter() - started)
+            if len(written := set(map(scene.rows, activities))) > 1:
+                raise SystemExit(f"the ways wrote different rows: {written}")
             progress(f"round {number}: " + ", ".join(f"{name} {each[-1]:.2f} s" for name, each in seconds.items()))
     of_bare = median(t / b for t, b in zip(seconds["tocsin"], seconds["bare"], strict=True))
     of_celery = median(c / t for t, c in zip(seconds["tocsin"], seconds["celery"], strict=True))
@@ -120,7 +138,8 @@ def _measure_team(servers: EmbeddedServers, engine: Engine, rounds: int) -> int:
 
 
 def _measure_large(servers: EmbeddedServers, engine: Engine) -> int:
-    large, small = Scene(engine, LARGE_TEAM), Scene(engine, 1)
+    wakeups = WakeupPublisher(servers.redis_url)
+    large, small = Scene(engine, LARGE_TEAM, wakeups), Scene(engine, 1, wakeups)
     with _notifier(servers) as notifier:
         process = psutil.Process(notifier.pid)
         alone = [small.wait(small.mention(), 1) for _ in range(30)]
@@ -145,13 +164,17 @@ def _measure_large(servers: EmbeddedServers, engine: Engine) -> int:
 # --- the ways --------------------------------------------------------------------------------------------------------
 
 
-def _bare(scene: Scene) -> float:
-    activity = _unplanned_mention(scene)
-    parameters = {"activity": activity, "team": scene.team, "incident": scene.incident}
+def _bare(scene: Scene, activity: int) -> float:
+    parameters = {
+        "activity": activity,
+        "team": scene.team,
+        "incident": scene.incident,
+        "organization": scene.organization,
+    }
     started = time.perf_counter()
     with scene.engine.begin() as connection:
-        connection.execute(_INSERT_ITEMS, parameters | {"organization": scene.organization})
-        connection.execute(_INSERT_DECISIONS, parameters)
+        for statement in _INSERT_ALL:
+            connection.execute(statement, parameters)
     return time.perf_counter() - started
 
 
@@ -191,8 +214,8 @@ def make_celery(broker_url: str, database_url: str) -> Celery:
         }
         with engines[0].begin() as connection:
             if connection.execute(_MAY_READ, parameters).first() is not None:
-                connection.execute(_INSERT_ITEM, parameters)
-                connection.execute(_INSERT_DECISION, parameters)
+                for statement in _INSERT_ONE:
+                    connection.execute(statement, parameters)
 
     return app
 
@@ -253,20 +276,50 @@ WITH u AS (
 INSERT INTO team_members (team_id, member_id, is_active) SELECT :team, id, true FROM m
 """)
 
+_SUBSCRIBE: Final = text("""
+INSERT INTO incident_subscriptions (incident_id, user_id, reason, date_added)
+SELECT :incident, m.user_id, 'team_mention', now() FROM team_members tm JOIN members m ON m.id = tm.member_id
+WHERE tm.team_id = :team
+""")
+
 _MEMBERS: Final = """
 FROM team_members tm JOIN members m ON m.id = tm.member_id JOIN users u ON u.id = m.user_id
 WHERE tm.team_id = :team AND tm.is_active AND u.is_active
 """
 
-_INSERT_ITEMS: Final = text(f"""
+_ITEM: Final = """
 INSERT INTO notifications (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)
 SELECT :organization, m.user_id, :incident, :activity, gen_random_uuid(), 'incident.mentioned', 'team_mention'
-{_MEMBERS}
-""")
+"""
 
-_INSERT_DECISIONS: Final = text(f"""
+_DELIVERY: Final = """
+INSERT INTO deliveries (id, organization_id, incident_id, activity_id, event_id, event_type, channel, user_id, reason,
+    due_at, target_key)
+SELECT uuidv7(), :organization, :incident, :activity, gen_random_uuid(), 'incident.mentioned', 'email', m.user_id,
+    'team_mention', now() + interval '1 hour', 'email:' || CAST(:organization AS bigint)
+"""
+
+_DECISIONS: Final = tuple(
+    f"""
 INSERT INTO notification_decisions (activity_id, user_id, channel, incident_id, event_id, outcome, rule)
-SELECT :activity, m.user_id, 'inbox', :incident, gen_random_uuid(), 'delivered', 'team_mention' {_MEMBERS}
+SELECT :activity, m.user_id, '{channel}', :incident, gen_random_uuid(), '{outcome}', '{rule}'
+"""
+    for channel, outcome, rule in (("inbox", "delivered", "team_mention"), ("email", "pending", "instant"))
+)
+
+_ROW_KINDS: Final = (_ITEM, _DELIVERY, *_DECISIONS)
+
+_INSERT_ALL: Final = tuple(text(f"{insert} {_MEMBERS}") for insert in _ROW_KINDS)
+
+_INSERT_ONE: Final = tuple(
+    text(f"{insert} FROM (SELECT CAST(:person AS bigint)) AS m(user_id) ON CONFLICT DO NOTHING")
+    for insert in _ROW_KINDS
+)
+
+_ROWS: Final = text("""
+SELECT (SELECT count(*) FROM notifications WHERE activity_id = :activity),
+    (SELECT count(*) FROM notification_decisions WHERE activity_id = :activity),
+    (SELECT count(*) FROM deliveries WHERE activity_id = :activity)
 """)
 
 _MAY_READ: Final = text("""
@@ -277,17 +330,6 @@ WHERE m.organization_id = :organization AND m.user_id = :person AND (o.open_memb
     JOIN incident_projects ip ON ip.project_id = pt.project_id
     WHERE tm.member_id = m.id AND tm.is_active AND ip.incident_id = :incident
 ))
-""")
-
-_INSERT_ITEM: Final = text("""
-INSERT INTO notifications (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)
-VALUES (:organization, :person, :incident, :activity, gen_random_uuid(), 'incident.mentioned', 'team_mention')
-ON CONFLICT DO NOTHING
-""")
-
-_INSERT_DECISION: Final = text("""
-INSERT INTO notification_decisions (activity_id, user_id, channel, incident_id, event_id, outcome, rule)
-VALUES (:activity, :person, 'inbox', :incident, gen_random_uuid(), 'delivered', 'team_mention') ON CONFLICT DO NOTHING
 """)
 
 

@@ -177,11 +177,41 @@ def claim_events(
     ).all()
     if not locked:
         return []
+    return read_waiting(
+        connection,
+        stage,
+        [(row.organization_id, row.subject) for row in locked],
+        per_subject=per_subject,
+        excluded=excluded,
+    )
+
+
+def hold_subject(connection: Connection, stage: Stage, subject: EventSubject) -> bool:
+    """Lock the subject's events until the session ends, and return whether no other session has locked them.
+
+    This is for the processing of one subject in several transactions. The connection must not return to a pool.
+    """
+    locked = connection.exec_driver_sql(
+        "SELECT pg_try_advisory_lock(hashtextextended(%(lock)s || %(organization)s::bigint || '/' || %(subject)s, 0))",
+        {"lock": stage.lock, "organization": subject[0], "subject": subject[1]},
+    )
+    return bool(locked.scalar_one())
+
+
+def read_waiting(
+    connection: Connection,
+    stage: Stage,
+    subjects: Sequence[EventSubject],
+    *,
+    per_subject: int,
+    excluded: Sequence[UUID] = (),
+) -> list[WaitingEvent]:
+    """Return waiting events of subjects that this session has locked, as :func:`claim_events` does."""
     result = connection.exec_driver_sql(
         _READ_SUBJECTS.format(column=stage.column),
         {
-            "organizations": [row.organization_id for row in locked],
-            "subjects": [row.subject for row in locked],
+            "organizations": [organization for organization, _ in subjects],
+            "subjects": [subject for _, subject in subjects],
             "excluded": list(excluded),
             "per_subject": per_subject,
         },

@@ -16,5 +16,6 @@ def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> d
     reasons: dict[int, NotificationReason] = {}
     for reason in sorted(audience, key=lambda reason: reason.strength):
         # Stronger reasons come later and overwrite weaker ones.
-        reasons.update(dict.fromkeys(audience[reason], reason))
+        for user in audience[reason]:
+            reasons[user] = reason
     return reasons

@@ -24,23 +24,28 @@ from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
+from workers.notify.planner import PEOPLE_PER_TRANSACTION
 from workers.relay.event_bus import BusMessage, EventBus
 from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000
 
 
-def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None:
+def test_a_team_of_ten_thousand_is_planned_with_few_statements_of_few_rows(scene: Scene) -> None:
     add_team_members(scene)
     scene.post_comment(mentioning_teams=[scene.team])
+    notifier = scene.notifier()
 
-    with counted_statements(scene) as statements:
-        assert scene.notifier().plan_batch()
+    with counted_statements(scene) as statements, largest_parameters(scene) as sizes:
+        notifier.plan_batch()
 
-    assert len([each for each in statements if each.startswith("INSERT INTO notifications ")]) == 1
-    assert len([each for each in statements if each.startswith("INSERT INTO deliveries ")]) == 1
+    parts = TEAM // PEOPLE_PER_TRANSACTION + 1
+    assert len([each for each in statements if each.startswith("INSERT INTO notifications ")]) == parts
+    assert len([each for each in statements if each.startswith("INSERT INTO deliveries ")]) == parts
+    assert max(sizes) == PEOPLE_PER_TRANSACTION
     assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM notifications") == [(TEAM, TEAM)]
     assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM deliveries") == [(TEAM, TEAM)]
+    assert scene.unplanned() == set()
 
 
 def test_the_number_of_queries_does_not_grow_with_the_batch_size(scene: Scene) -> None:
@@ -280,6 +285,22 @@ def counted_statements(scene: Scene) -> Iterator[list[str]]:
     event.listen(scene.engine, "before_cursor_execute", note)
     try:
         yield statements
+    finally:
+        event.remove(scene.engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def largest_parameters(scene: Scene) -> Iterator[list[int]]:
+    """Yield a list to which each statement's longest array parameter adds its length."""
+    sizes: list[int] = [0]
+
+    def note(_connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
+        if isinstance(parameters, dict):
+            sizes.extend(len(value) for value in parameters.values() if isinstance(value, list))
+
+    event.listen(scene.engine, "before_cursor_execute", note)
+    try:
+        yield sizes
     finally:
         event.remove(scene.engine, "before_cursor_execute", note)
 

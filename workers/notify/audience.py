@@ -80,5 +80,14 @@ AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
 
 def find_recipients(event: NotifiableEvent, audiences: Audiences) -> dict[int, NotificationReason]:
     """Return the users in the event's audience, each with the strongest reason. Access is not checked here."""
-    sources = AUDIENCES.get(event.type, {})
-    return strongest_reasons({reason: source(event, audiences) for reason, source in sources.items()})
+    return strongest_reasons(find_users(event, audiences))
+
+
+def find_users(event: NotifiableEvent, audiences: Audiences) -> dict[NotificationReason, Iterable[int]]:
+    """Return the users in the event's audience, by each reason to notify them. A user may be there several times."""
+    return {reason: source(event, audiences) for reason, source in AUDIENCES.get(event.type, {}).items()}
+
+
+def largest_audience(event: NotifiableEvent, audiences: Audiences) -> int:
+    """Return how many users are in the event's audience at most: some may be there for several reasons."""
+    return sum(len(tuple(users)) for users in find_users(event, audiences).values())

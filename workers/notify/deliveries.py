@@ -90,10 +90,13 @@ def plan_deliveries(
     return count
 
 
-def cancel_deliveries(connection: Connection, deleted: Sequence[int | None]) -> None:
-    """Cancel the messages about deleted comments that have not been sent yet, and record that."""
-    if deleted:
-        connection.exec_driver_sql(_CANCEL, {"ids": list(deleted)})
+def cancel_deliveries(connection: Connection, deleted: Sequence[int], *, most: int) -> int:
+    """Cancel up to ``most`` messages about deleted comments that have not been sent yet, and record that.
+
+    Return how many were cancelled.
+    """
+    cancelled = connection.exec_driver_sql(_CANCEL, {"ids": list(deleted), "most": most})
+    return int(cancelled.scalar_one())
 
 
 def _schedule_all(
@@ -204,10 +207,16 @@ _CANCEL: Final = f"""
 WITH cancelled AS (
     UPDATE deliveries
     SET state = '{DeliveryState.CANCELLED}', finished_at = clock_timestamp(), detail = '{DELETED}'
-    WHERE activity_id = ANY(%(ids)s::bigint[]) AND action_id IS NULL AND user_id IS NOT NULL AND {IS_UNCLAIMED}
+    WHERE {IS_UNCLAIMED} AND id = ANY(ARRAY(
+        SELECT id FROM deliveries
+        WHERE activity_id = ANY(%(ids)s::bigint[]) AND action_id IS NULL AND user_id IS NOT NULL AND {IS_UNCLAIMED}
+        LIMIT %(most)s
+    ))
     RETURNING activity_id, user_id, channel
+), recorded AS (
+    UPDATE notification_decisions d
+    SET outcome = '{DecisionOutcome.SUPPRESSED}', rule = '{DELETED}', detail = '', at = clock_timestamp()
+    FROM cancelled c WHERE d.activity_id = c.activity_id AND d.user_id = c.user_id AND d.channel = c.channel
 )
-UPDATE notification_decisions d
-SET outcome = '{DecisionOutcome.SUPPRESSED}', rule = '{DELETED}', detail = '', at = clock_timestamp()
-FROM cancelled c WHERE d.activity_id = c.activity_id AND d.user_id = c.user_id AND d.channel = c.channel
+SELECT count(*) FROM cancelled
 """  # noqa: S608 - our own conditions

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -22,6 +21,7 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
 from tasks.settings import DEFAULT_NOTIFY_WINDOW, BrokerSettings
 from workers.notify.event_bus_listener import EventBusListener
+from workers.notify.fan_out import FanOuts
 from workers.notify.planner import NOTHING_PLANNED, Planned, by_activity, plan
 from workers.notify.wakeups import Wakeups
 from workers.runtime.deferral import DeferredRows
@@ -59,7 +59,19 @@ class Notifier:
         self._bus = EventBusListener(settings, self._wakeups.wake_from_bus)
         self._wakeup_listener = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._wakeup_publisher = WakeupPublisher(settings.wake_url)
+        self._processed = 0
         self._deferred = DeferredRows(RETRY_DELAYS_SECONDS)
+        self._fan_outs = FanOuts(
+            engine,
+            window=self._window,
+            clock=clock,
+            deferred=self._deferred,
+            read=complete_activities,
+            events_per_subject=EVENTS_PER_SUBJECT,
+            announce=self._announce,
+            defer=self._defer,
+            wake=self._wakeups.wake_from_valkey,
+        )
         self._loop = OutboxLoop(
             engine,
             PLANNING,
@@ -73,6 +85,7 @@ class Notifier:
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Plan until ``stop`` is set. Call ``ready`` once at the start, even if no server is reachable."""
         forwarding = threading.Thread(target=self._forward_wakeups, args=(stop,), name="wake-ups", daemon=True)
+        fan_outs = threading.Thread(target=self._fan_outs.run, name="fan-outs", daemon=True)
         with ExitStack() as cleanup:
             self._hints.start()
             cleanup.callback(self._hints.stop)
@@ -82,27 +95,45 @@ class Notifier:
             self._wakeup_listener.start()
             forwarding.start()
             cleanup.callback(self._wakeup_listener.stop)
+            fan_outs.start()
+            cleanup.callback(fan_outs.join)
+            cleanup.callback(self._fan_outs.stop)
             ready()
             self._loop.run("notifier", self._wakeups.wait, stop)
 
     @property
     def processed(self) -> int:
         """The number of events that were planned since the start."""
-        return self._loop.processed
+        return self._processed + self._fan_outs.processed
+
+    def is_stopping(self) -> bool:
+        """Whether large audiences are planned no further, because the notifier stops."""
+        return self._fan_outs.is_stopping()
 
     def plan_batch(self) -> bool:
-        """Plan the next batch of events. Return whether it had any, or others follow.
+        """Plan the next batch of events, and all large audiences. Return whether there were any, or others follow.
 
-        :raises Exception: if the database failed. Nothing was planned.
+        :raises Exception: if the database failed. Nothing of the batch was planned.
         """
-        return self._loop.process_batch()
+        has_worked = self._loop.process_batch()
+        self._fan_outs.plan_added()
+        return has_worked
 
     def _plan(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:
-        complete = complete_activities(events)
-        planned = self._plan_around_failures(connection, by_activity(complete))
+        # A subject that waits for its fan-out is not locked yet.
+        own = [event for event in events if (event.organization_id, event.subject) not in self._fan_outs]
+        complete = complete_activities(own)
+        planned = self._plan_around_failures(connection, by_activity(complete)) if complete else NOTHING_PLANNED
+
+        def after_commit() -> None:
+            self._processed += planned.events
+            self._fan_outs.add(planned.large)
+            self._announce(planned)
+
         return ProcessedBatch(
-            {"events": len(complete), "decisions": planned.decisions, "deliveries": planned.deliveries},
-            partial(self._announce, planned),
+            {"events": planned.events, "decisions": planned.decisions, "deliveries": planned.deliveries},
+            after_commit,
+            is_interrupted=planned.is_interrupted,
         )
 
     def _announce(self, planned: Planned) -> None:
@@ -127,12 +158,8 @@ class Notifier:
                 self._defer(events, error)
                 return NOTHING_PLANNED
             middle = len(activities) // 2
-            first = self._plan_around_failures(connection, activities[:middle])
-            second = self._plan_around_failures(connection, activities[middle:])
-            return Planned(
-                first.decisions + second.decisions,
-                [*first.subjects, *second.subjects],
-                first.deliveries + second.deliveries,
+            return self._plan_around_failures(connection, activities[:middle]) + self._plan_around_failures(
+                connection, activities[middle:]
             )
         self._deferred.clear(event.id for event in events)
         return planned

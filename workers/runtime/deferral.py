@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -21,6 +22,8 @@ class DeferredRows:
         """Set the delays after a row's 1st, 2nd, … failure. The last delay repeats."""
         self._delays_seconds = delays_seconds
         self._rows: dict[UUID, tuple[int, float]] = {}
+        # The threads of a process may share the rows.
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -31,18 +34,21 @@ class DeferredRows:
 
     def defer(self, row: UUID) -> float:
         """Skip the row for a while, and return the delay in seconds."""
-        failures = self.failures(row)
-        delay = self._delays_seconds[min(failures, len(self._delays_seconds) - 1)]
-        self._rows[row] = (failures + 1, time.monotonic() + delay)
+        with self._lock:
+            failures = self.failures(row)
+            delay = self._delays_seconds[min(failures, len(self._delays_seconds) - 1)]
+            self._rows[row] = (failures + 1, time.monotonic() + delay)
         return delay
 
     def clear(self, rows: Iterable[UUID]) -> None:
         """Forget rows that have been processed."""
-        for row in rows:
-            self._rows.pop(row, None)
+        with self._lock:
+            for row in rows:
+                self._rows.pop(row, None)
 
     def not_due(self) -> list[UUID]:
         """Return the rows whose delay has not elapsed yet."""
         now = time.monotonic()
-        self._rows = {row: entry for row, entry in self._rows.items() if entry[1] > now - FORGET_SECONDS}
-        return [row for row, (_, due) in self._rows.items() if due > now]
+        with self._lock:
+            self._rows = {row: entry for row, entry in self._rows.items() if entry[1] > now - FORGET_SECONDS}
+            return [row for row, (_, due) in self._rows.items() if due > now]
