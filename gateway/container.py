@@ -18,7 +18,8 @@ from gateway.ledger.cancellation import CommandCanceller
 from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
-from gateway.rate_limit import RateLimiter
+from gateway.operations_service import OperationsService
+from gateway.rate_limit import FailureLimit, RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
 from gateway.reads.chat_destinations import ChatDestinationQueries
 from gateway.reads.command_outcomes import CommandOutcomes
@@ -33,6 +34,7 @@ from gateway.reads.visitors import VisitorQueries
 from gateway.reads.webhooks import WebhookQueries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
+from gateway.stream.operations import OperationsBroadcaster
 from gateway.webhooks import SecretKeeper, TargetChecker
 from models.database.async_engine import CUSTOM_PLANS, GATEWAY_TIMEOUTS, make_async_engine
 from models.database.engine import GENERIC_PLANS
@@ -115,6 +117,9 @@ class Container:
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)
         self.directory = DirectoryService(settings.database_url)
+        self.operations = OperationsService(self._reads, settings, seconds=timeouts.read_seconds)
+        self.operations_stream = OperationsBroadcaster(self.operations.snapshot)
+        self.failed_logins = FailureLimit()
         self._reporter = ProcessReporter(settings.database_url, ProcessKind.GATEWAY, lambda: self.metrics.accepted)
 
     def start(self) -> None:
@@ -128,11 +133,13 @@ class Container:
         """End all streams and all waits for outcomes, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
+        self.operations_stream.close_streams()
         self._reporter.request_stop()
 
     async def stop(self) -> None:
         """Finish the work in flight, publish the remaining hints, and close all connections."""
         await self.broadcaster.stop()
+        await self.operations_stream.stop()
         await self.authenticator.stop()
         await self.acceptor.stop()
         await self.outcomes.stop()

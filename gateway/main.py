@@ -28,6 +28,9 @@ from gateway.http.parsing import Headers
 from gateway.http.request_log import RequestLog
 from gateway.http.request_target import RequestTarget
 from gateway.http.responses import HttpResponse, accepts_problem_json, error_response
+from gateway.ops import api as ops_api
+from gateway.ops import login as ops_login
+from gateway.ops.sessions import OpsSessions
 from gateway.pages.routes import routes as page_routes
 from gateway.pages.site import Site
 from gateway.routes import (
@@ -89,6 +92,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *chat_destinations.ENDPOINTS,
     *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
+    *ops_api.ENDPOINTS,
 )
 
 
@@ -96,6 +100,7 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
     """Return the gateway as an ASGI application, which starts even if the database and the broker are unavailable."""
     container = Container(settings, timeouts or Timeouts())
     site = Site(settings)
+    sessions = OpsSessions(container)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -105,10 +110,14 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
 
     app = Starlette(
         routes=[
-            *(Route(endpoint.path, EndpointPipeline(endpoint, container)) for endpoint in ENDPOINTS),
+            *(
+                Route(endpoint.path, EndpointPipeline(endpoint, container, sessions if endpoint.has_sessions else None))
+                for endpoint in ENDPOINTS
+            ),
             *health.routes(container),
             *documentation.routes(ENDPOINTS),
             *page_routes(container, site),
+            *ops_login.routes(container, site),
         ],
         middleware=[Middleware(RequestLog), Middleware(RequestTarget)],
         exception_handlers={404: partial(_not_found, site), 405: partial(_not_allowed, site)},
@@ -218,7 +227,7 @@ async def _not_allowed(site: Site, request: Request, error: Exception) -> Respon
 
 def _wants_page(request: Request) -> bool:
     # People who follow a wrong link see a page, programs that call a wrong path see JSON.
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(("/api/", "/ops/api/"))
 
 
 def _page(page: HttpResponse) -> Response:

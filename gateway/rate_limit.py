@@ -1,4 +1,7 @@
-"""The limit on each caller's rate of commands: a token bucket that holds a burst and refills at the configured rate."""
+"""Limits on callers: on each caller's rate of commands, and on wrong tries to log in.
+
+The rate is limited by a token bucket that holds a burst and refills at the configured rate.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +43,37 @@ class RateLimiter:
         self._full_at[caller] = full_at
         if len(self._full_at) > _PRUNE_ABOVE:
             self._full_at = {name: full for name, full in self._full_at.items() if full > now}
+
+
+MAX_FAILURES: Final = 10
+FAILURE_SECONDS: Final = 60.0
+
+
+class FailureLimit:
+    """Counts the wrong tries of each address. After ten within a minute, it may not try again until one is older.
+
+    Each process counts separately. ``clock`` returns the current time in seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures: dict[str, list[float]] = {}
+
+    def require_allowed(self, address: str) -> None:
+        """Require that an address may try.
+
+        :raises TooManyRequests: if it has failed too often.
+        """
+        recent = self._recent(address)
+        if len(recent) >= MAX_FAILURES:
+            raise TooManyRequests(max(1, math.ceil(recent[-MAX_FAILURES] + FAILURE_SECONDS - self._clock())))
+
+    def record(self, address: str) -> None:
+        """Record a wrong try."""
+        self._failures[address] = [*self._recent(address), self._clock()][-MAX_FAILURES:]
+        if len(self._failures) > _PRUNE_ABOVE:
+            self._failures = {name: recent for name in self._failures if (recent := self._recent(name))}
+
+    def _recent(self, address: str) -> list[float]:
+        since = self._clock() - FAILURE_SECONDS
+        return [at for at in self._failures.get(address, ()) if at > since]

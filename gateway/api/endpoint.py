@@ -30,6 +30,7 @@ class Parameter:
     name: str
     description: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    is_required: bool = False
 
 
 PAGING_NAMES: Final = ("per_page", "cursor")
@@ -38,7 +39,7 @@ PAGING_NAMES: Final = ("per_page", "cursor")
 
 @dataclass(frozen=True)
 class Operation:
-    """One HTTP method of an endpoint. Only ``handle`` and the names in ``parameters`` affect requests.
+    """One HTTP method of an endpoint. Only ``handle``, ``ops_role`` and the names in ``parameters`` affect requests.
 
     The rest describes the method for OpenAPI.
 
@@ -51,6 +52,7 @@ class Operation:
     :param refusals: the HTTP statuses of possible refusals, in addition to the usual ones.
     :param can_wait: whether the operation reads ``Prefer: wait`` even though it is not a command.
     :param has_etag: whether the response has an ETag and the request's ``If-None-Match`` is respected.
+    :param ops_role: the lowest operator role that may call the operation, if it is not that of the endpoint.
     """
 
     handle: Handler
@@ -68,6 +70,7 @@ class Operation:
     is_list: bool = False
     has_etag: bool = False
     is_stream: bool = False
+    ops_role: OpsRole | None = None
 
 
 def parameter_names(operation: Operation) -> frozenset[str]:
@@ -85,6 +88,7 @@ class Endpoint:
     :param is_personal: whether the path names no organization, so that the permission is a matter of the token alone.
     :param precondition: check 6, which examines only the caller. It raises a refusal if it fails.
     :param body_limit: the maximum size of a request body in bytes.
+    :param has_sessions: whether operators may call the endpoint with the cookie of a session in place of a token.
     """
 
     path: str
@@ -95,3 +99,4 @@ class Endpoint:
     precondition: Callable[[Actor], None] | None = None
     body_limit: int = BODY_LIMIT_BYTES
     is_personal: bool = False
+    has_sessions: bool = False

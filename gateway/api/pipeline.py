@@ -14,7 +14,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -59,12 +59,30 @@ _ALLOWED_HEADERS: Final = (
 log = structlog.get_logger(__name__)
 
 
-class EndpointPipeline:
-    """An endpoint as an ASGI application."""
+class SessionCredential(NamedTuple):
+    """The credential of a session in a browser, and the token that its next write must carry."""
 
-    def __init__(self, endpoint: Endpoint, container: Container) -> None:
+    credential: Credential
+    csrf_token: str
+
+
+class BrowserSessions(Protocol):
+    """Finds the credential of a request that has a session's cookie in place of a bearer token."""
+
+    async def credential(self, headers: Headers, method: str) -> SessionCredential | None:
+        """Return the session's credential, or ``None`` if the request has no session.
+
+        :raises Forbidden: if the request may change something and may come from another site.
+        """
+
+
+class EndpointPipeline:
+    """An endpoint as an ASGI application. With ``sessions``, it also serves browsers that have a session."""
+
+    def __init__(self, endpoint: Endpoint, container: Container, sessions: BrowserSessions | None = None) -> None:
         self._endpoint = endpoint
         self._container = container
+        self._sessions = sessions
         self._parameters = {method: parameter_names(each) for method, each in endpoint.operations.items()}
         self._methods = (*endpoint.operations, *(["HEAD"] if "GET" in endpoint.operations else []), "OPTIONS")
 
@@ -100,7 +118,12 @@ class EndpointPipeline:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._container.timeouts.acceptance_seconds
         act_as = parse_act_as(headers)
-        credential = Credential(parse_bearer_token(headers), _possible_name(scope), act_as)
+        session = await self._session(headers, scope["method"])
+        credential = (
+            Credential(parse_bearer_token(headers), _possible_name(scope), act_as)
+            if session is None
+            else session.credential
+        )
         caller = await self._container.authenticator.authenticate(credential, deadline=deadline)
         record.caller = caller.caller_key
         authenticated_at = clock()
@@ -138,7 +161,15 @@ class EndpointPipeline:
         except Refusal as refusal:
             response = refusal_response(refusal, problem=accepts_problem_json(headers.joined(b"accept")))
         _add_handling_headers(response, context)
+        if session is not None:
+            response.headers["X-CSRF-Token"] = session.csrf_token
         return response
+
+    async def _session(self, headers: Headers, method: str) -> SessionCredential | None:
+        # A bearer token counts before a cookie, which a browser may send without being asked.
+        if self._sessions is None or headers.get(b"authorization") is not None:
+            return None
+        return await self._sessions.credential(headers, method)
 
     async def _operate(self, context: RequestContext) -> HttpResponse:
         method = context.method
@@ -161,8 +192,10 @@ class EndpointPipeline:
         # Checks 4 to 6.
         if self._endpoint.permission is not None:
             require_token_scope(caller.actor, self._endpoint.permission, method)
-        if self._endpoint.ops_role is not None:
-            _require_ops_role(caller, self._endpoint.ops_role)
+        operation = self._endpoint.operations.get(method)
+        ops_role = (operation and operation.ops_role) or self._endpoint.ops_role
+        if ops_role is not None:
+            _require_ops_role(caller, ops_role)
         if method not in self._endpoint.operations:
             raise MethodNotAllowed(method, self._methods)
         if self._endpoint.precondition is not None:

@@ -119,17 +119,21 @@ def page_response(
     serialize: Serializer,
     url: str,
     query: QueryParams,
+    continues_at: Key | None = None,
 ) -> HttpResponse:
     """Return a page's rows as a response with a ``Link`` header.
 
-    ``rows`` holds up to ``page.limit`` rows, in the order in which they were read.
+    ``rows`` holds up to ``page.limit`` rows, in the order in which they were read. If the search for them stopped
+    early, ``continues_at`` is the key after which it continues.
     """
-    has_more = len(rows) > page.size
+    has_more = len(rows) > page.size or continues_at is not None
     shown = list(rows[: page.size])
     backwards = page.cursor.backwards
     if backwards:
         shown.reverse()
     before, after = _neighbours(page.cursor, [key_of(row) for row in shown])
+    if continues_at is not None and len(rows) <= page.size:
+        before, after = (Cursor(continues_at, backwards=True), after) if backwards else (before, Cursor(continues_at))
     # In the reading direction, the extra row tells whether there are more rows. In the other direction, there is at
     # least the row that the cursor came from.
     has_before = has_more if backwards else page.cursor.key is not None

@@ -47,6 +47,20 @@ class PublicUrl:
         path = prefix.rstrip("/") if prefix and _PREFIX.fullmatch(prefix) else ""
         return f"{scheme}://{own}{path}"
 
+    def address_of(self, scope: Scope, headers: Headers) -> str:
+        """Return the address of the caller: the last one that a trusted proxy names, or else that of the peer."""
+        peer = str((scope.get("client") or ("unknown",))[0])
+        if not self._is_trusted(scope):
+            return peer
+        for each in reversed((headers.joined(b"x-forwarded-for") or "").split(",")):
+            try:
+                address = ip_address(each.strip())
+            except ValueError:
+                break
+            if not any(address in network for network in self.trusted_proxies):
+                return str(address)
+        return peer
+
     def _is_trusted(self, scope: Scope) -> bool:
         client = scope.get("client")
         if not client or not any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]):

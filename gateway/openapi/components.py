@@ -14,9 +14,21 @@ from gateway.api.bulk import MAX_ITEMS
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
 from models.alert_rules import serializers as rule_serializers
-from models.enums import AlertState
+from models.enums import AlertState, Lane
+from models.messaging.hold import HoldScope
+from models.operations.dead import MAX_IDS
+from models.operations.holds import HELD_CHANNELS
 from models.refusals import ForbiddenCode
-from models.serializers import chat_destinations, commands, directory, incidents, notifications, observations, webhooks
+from models.serializers import (
+    chat_destinations,
+    commands,
+    directory,
+    incidents,
+    notifications,
+    observations,
+    operations,
+    webhooks,
+)
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -53,6 +65,20 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "DecisionList": notifications.DecisionListJson,
     "Preferences": notifications.PreferencesJson,
     "Mute": notifications.MuteJson,
+    "Overview": operations.OverviewJson,
+    "Hold": operations.HoldJson,
+    "Queue": operations.QueueJson,
+    "Process": operations.ProcessJson,
+    "CommandRow": operations.CommandRowJson,
+    "CommandDetail": operations.CommandDetailJson,
+    "DeadCommand": operations.DeadCommandJson,
+    "DeadGroup": operations.DeadGroupJson,
+    "RequeuePreview": operations.RequeuePreviewJson,
+    "BulkOperation": operations.BulkOperationJson,
+    "Discarded": operations.DiscardedJson,
+    "Delivery": operations.DeliveryJson,
+    "Series": operations.SeriesJson,
+    "AuditEntry": operations.AuditEntryJson,
 }
 """The entities that responses contain, by component name."""
 
@@ -90,7 +116,59 @@ def _one_of(values: type[StrEnum]) -> Json:
     return {"type": "string", "enum": [value.value for value in values]}
 
 
+_REASON: Final[Json] = json_schema.text_up_to(500) | {"description": "Why: it goes to the audit log."}
+_SELECTIONS: Final[Json] = {
+    "ids": json_schema.list_of({"type": "string", "format": "uuid"}, most=MAX_IDS),
+    "fingerprint": json_schema.TEXT,
+    "all": {"const": True},
+}
+"""The ways to select dead commands, of which exactly one must be given."""
+_REQUEUE_LIMITS: Final[Json] = {
+    "ratePerSecond": json_schema.or_null(json_schema.integer_up_to(10_000)),
+    "stopAfter": json_schema.or_null(json_schema.integer_up_to(1_000_000)),
+}
+
+
+def _selection_body(*required: str, **fields: Json) -> list[Json]:
+    """Return the schemas for a selection together with other fields, of which some are required."""
+    return [
+        {"type": "object", "properties": {name: each} | fields, "required": [name, *required]}
+        for name, each in _SELECTIONS.items()
+    ]
+
+
+def _hold_body(scope: HoldScope, target: Json) -> Json:
+    fields = {"scope": {"const": scope.value}, "target": target, "reason": _REASON}
+    return _with_optional(_object(**fields), releaseAt=json_schema.or_null(json_schema.TIMESTAMP))
+
+
 _OTHER_SCHEMAS: Final[Json] = {
+    "QueueList": _list(component_reference("Queue")),
+    "DeadEntry": {
+        "description": "A dead command, or a group of them if the request asks for groups.",
+        "anyOf": [component_reference("DeadCommand"), component_reference("DeadGroup")],
+    },
+    "OperationsEvents": {
+        "description": "Server-sent events `overview` and `queues`, whose `data` is an Overview and a QueueList.",
+        "type": "string",
+    },
+    "Reason": _object(reason=_REASON),
+    "PlaceHold": {
+        "anyOf": [
+            _hold_body(HoldScope.QUEUE, {"enum": [lane.value for lane in Lane]}),
+            _hold_body(HoldScope.TYPE, {"enum": sorted(CATALOG)}),
+            _hold_body(HoldScope.CHANNEL, {"enum": [channel.value for channel in HELD_CHANNELS]}),
+            _hold_body(HoldScope.ORGANIZATION, json_schema.TEXT | {"description": "A slug."}),
+        ]
+    },
+    "DiscardDead": {"anyOf": _selection_body("reason", reason=_REASON)},
+    "RequeueDead": {
+        "description": "A dry run changes nothing, and needs no reason.",
+        "anyOf": [
+            *_selection_body("reason", reason=_REASON, dryRun={"type": "boolean"}, **_REQUEUE_LIMITS),
+            *_selection_body("dryRun", dryRun={"const": True}, **_REQUEUE_LIMITS),
+        ],
+    },
     "ActionBody": ACTION_SCHEMA,
     "AvailableActions": _list(entity_schema(rule_serializers.AvailableActionJson, _COMPONENT_NAMES)),
     "Nothing": {"type": "object", "additionalProperties": False},

@@ -24,6 +24,8 @@ _PATH_PARAMETERS: Final = {
     "webhook": "Id of the webhook.",
     "destination": "Id of the chat destination.",
     "delivery": "Id of the delivery, which is also the message's `webhook-id`.",
+    "hold": "Id of the hold.",
+    "operation": "Id of the requeue.",
 }
 
 _PATH_SCHEMAS: Final = {"identifier": {"type": "string", "pattern": "^[0-9]+$"}}
@@ -41,7 +43,7 @@ def build_document(endpoints: Sequence[Endpoint]) -> Json:
     schemas = components.build_schemas(endpoints)
     paths: Json = {
         endpoint.path: {
-            method.lower(): _operation(endpoint, each, schemas) for method, each in endpoint.operations.items()
+            method.lower(): _operation(endpoint, method, each, schemas) for method, each in endpoint.operations.items()
         }
         | ({"parameters": _path_parameters(endpoint.path)} if "{" in endpoint.path else {})
         for endpoint in endpoints
@@ -52,20 +54,25 @@ def build_document(endpoints: Sequence[Endpoint]) -> Json:
         "paths": paths | shared.PUBLIC_PATHS,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": shared.SESSION_COOKIE},
+            },
         },
         "security": [{"token": []}],
     }
 
 
-def _operation(endpoint: Endpoint, operation: Operation, schemas: Mapping[str, Json]) -> Json:
+def _operation(endpoint: Endpoint, method: str, operation: Operation, schemas: Mapping[str, Json]) -> Json:
     described: Json = {
         "operationId": operation.handle.__name__,
         "summary": operation.summary,
         "tags": [endpoint.tag],
-        "parameters": _parameters(operation),
+        "parameters": _parameters(endpoint, method, operation),
         "responses": _responses(endpoint, operation),
     }
+    if endpoint.has_sessions:
+        described["security"] = [{"token": []}, {"session": []}]
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := components.body_name(operation):
@@ -98,9 +105,10 @@ def _path_parameters(path: str) -> list[Json]:
     ]
 
 
-def _parameters(operation: Operation) -> list[Json]:
+def _parameters(endpoint: Endpoint, method: str, operation: Operation) -> list[Json]:
     parameters: list[Json] = [
         {"name": each.name, "in": "query", "description": each.description, "schema": each.schema}
+        | ({"required": True} if each.is_required else {})
         for each in operation.parameters
     ]
     if operation.is_list:
@@ -110,8 +118,10 @@ def _parameters(operation: Operation) -> list[Json]:
         headers += ["Idempotency-Key", "If-Match"]
     if operation.has_etag:
         headers += ["If-None-Match"]
-    if operation.is_stream:
+    if operation.is_stream and not endpoint.has_sessions:
         headers += ["Last-Event-ID"]
+    if endpoint.has_sessions and method != "GET":
+        headers += ["X-CSRF-Token"]
     return parameters + [shared.HEADER_PARAMETERS[name] for name in headers]
 
 
@@ -135,6 +145,7 @@ def _responses(endpoint: Endpoint, operation: Operation) -> Json:
             response.get("headers", {})
             | _headers(*shared.EVERY_RESPONSE_HEADERS)
             | _headers(*shared.CORS_HEADERS, *shared.HANDLING_HEADERS, required=False)
+            | _headers(*(["X-CSRF-Token"] if endpoint.has_sessions else []), required=False)
         )
     return responses
 

@@ -61,6 +61,7 @@ RESPONSE_HEADERS: Final = {
     "Content-Security-Policy": _response_header("Everything is loaded from this server only."),
     "X-Content-Type-Options": _response_header("The media type is not to be guessed.", const="nosniff"),
     "X-Request-Id": _response_header("Id of the request, given by the caller or generated.", pattern="^[!-~]{1,128}$"),
+    "X-CSRF-Token": _response_header("The token that the next write of this session must carry."),
     "X-Sentry-Alert-Rule-Hits": _response_header("Total number of rules.", pattern="^[0-9]+$"),
     "X-Sentry-Alert-Rule-Limit": _response_header("Maximum number of rules per organization.", pattern="^[0-9]+$"),
     "Vary": _response_header("The response depends on the Origin of the request.", const="Origin"),
@@ -71,6 +72,9 @@ STREAM_HEADERS: Final[Json] = {
 }
 CORS_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
 """The headers of a response to a request with an ``Origin`` header."""
+
+SESSION_COOKIE: Final = "tocsin_ops_session"
+"""The cookie of an operator's session, which `/ops/login/` sets."""
 
 EVERY_RESPONSE_HEADERS: Final = ("X-Request-Id",)
 HANDLING_HEADERS: Final = ("Preference-Applied", "Tocsin-Ignored")
@@ -191,6 +195,7 @@ HEADER_PARAMETERS: Final = {
         examples=["*", '"3"'],
     ),
     "If-None-Match": _header("If-None-Match", "ETags that the caller already has."),
+    "X-CSRF-Token": _header("X-CSRF-Token", "For sessions only: the token from a response to one of their reads."),
     "Last-Event-ID": _header("Last-Event-ID", "Resume after this event; if it is unknown, with those of the last day."),
 }
 _CURSOR: Final = {"type": "string", "format": "cursor"}

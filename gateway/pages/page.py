@@ -105,6 +105,7 @@ class Page:
             body=body,
             session=sessions.read(_cookie(headers)) or new_session(),
             record=record_of(scope),
+            address=self._container.public_url.address_of(scope, headers),
         )
 
 

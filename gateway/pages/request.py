@@ -53,6 +53,7 @@ class PageRequest:
     body: bytes
     session: Session
     record: RequestRecord
+    address: str = ""
     cookie: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -84,12 +85,19 @@ class PageRequest:
 
         :raises FormRefused: if it was not.
         """
+        self.require_own_origin()
+        if not self.sessions.is_form_token(self.session, self.field("form_token")):
+            raise FormRefused
+
+    def require_own_origin(self) -> None:
+        """Require that the request was not sent from a page of another site.
+
+        :raises FormRefused: if it was.
+        """
         origin = self.headers.get(b"origin")
         if self.headers.get(b"sec-fetch-site") in ("cross-site", "same-site"):
             raise FormRefused
         if origin is not None and not self.site.is_own_origin(origin, self.headers.get(b"host")):
-            raise FormRefused
-        if not self.sessions.is_form_token(self.session, self.field("form_token")):
             raise FormRefused
 
     def deadline(self) -> float:

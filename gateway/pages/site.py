@@ -73,13 +73,15 @@ class Site:
         """Return a redirection (303) to a path of this site."""
         return HttpResponse(303, b"", dict(HEADERS) | {"Location": self.base_path + path} | dict(headers or {}), HTML)
 
-    def set_cookie(self, value: str) -> dict[str, str]:
-        """Return the header that sets the session's cookie. An empty value deletes it."""
-        age = MAX_AGE_SECONDS if value else 0
+    def set_cookie(
+        self, value: str, *, name: str = COOKIE, max_age: int = MAX_AGE_SECONDS, path: str = "/"
+    ) -> dict[str, str]:
+        """Return the header that sets a session's cookie for a path of this site. An empty value deletes it."""
+        age = max_age if value else 0
         secure = "; Secure" if self._is_secure else ""
-        # Lax, not Strict: the browser must send the cookie when a link in a mail is opened.
+        # Lax, not Strict: the browser must send the cookie when a link in a mail or a chat is opened.
         return {
-            "Set-Cookie": f"{COOKIE}={value}; Max-Age={age}; Path={self.base_path}/; HttpOnly; SameSite=Lax{secure}"
+            "Set-Cookie": f"{name}={value}; Max-Age={age}; Path={self.base_path}{path}; HttpOnly; SameSite=Lax{secure}"
         }
 
     def is_own_origin(self, origin: str, host: str | None) -> bool:

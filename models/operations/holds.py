@@ -19,6 +19,8 @@ from models.refusals import Conflict, InvalidFields, NotFound
 from models.serializers.operations import HoldJson, hold_json
 from models.timestamps import iso_or_none
 
+NOT_IN_THE_FUTURE: Final = "Ensure this time is in the future."
+
 HELD_CHANNELS: Final = tuple(channel for channel in Channel if channel is not Channel.INBOX)
 """The channels that can be held. Inbox items are written together with the plan, so nothing waits for them."""
 
@@ -45,7 +47,7 @@ def place_hold(
     organization_id = _require_target(connection, known_scope, target, known_types)
     now = connection.execute(select(func.clock_timestamp())).scalar_one()
     if release_at is not None and release_at <= now:
-        raise InvalidFields({"releaseAt": ["Ensure this time is in the future."]})
+        raise InvalidFields({"releaseAt": [NOT_IN_THE_FUTURE]})
     release_expired_holds(connection)
     values = {
         "scope": known_scope.value,

@@ -49,6 +49,17 @@ def preview_requeue(connection: Connection, selection: DeadSelection) -> Requeue
     return {"matching": row.matching, "subjects": row.subjects}
 
 
+def require_limits(rate_per_second: int | None, stop_after: int) -> None:
+    """Require valid limits of a requeue.
+
+    :raises InvalidFields: if one of them is not valid.
+    """
+    if rate_per_second is not None and not 1 <= rate_per_second <= 10_000:
+        raise InvalidFields({"ratePerSecond": ["Ensure this value is between 1 and 10000."]})
+    if not 1 <= stop_after <= 1_000_000:
+        raise InvalidFields({"stopAfter": ["Ensure this value is between 1 and 1000000."]})
+
+
 def start_requeue(
     connection: Connection,
     selection: DeadSelection,
@@ -65,10 +76,7 @@ def start_requeue(
     :raises InvalidFields: the reason is missing, or another field is not valid.
     """
     text = require_reason(reason)
-    if rate_per_second is not None and not 1 <= rate_per_second <= 10_000:
-        raise InvalidFields({"ratePerSecond": ["Ensure this value is between 1 and 10000."]})
-    if not 1 <= stop_after <= 1_000_000:
-        raise InvalidFields({"stopAfter": ["Ensure this value is between 1 and 1000000."]})
+    require_limits(rate_per_second, stop_after)
     matching = preview_requeue(connection, selection)["matching"]
     values = {
         "who": by,

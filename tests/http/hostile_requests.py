@@ -51,7 +51,7 @@ VALID_FIELDS: Final[dict[str, Any]] = {
     "alertThreshold": 100, "triggers": [{"label": "critical", "alertThreshold": 100}], "type": "email",
     "targetType": "user", "targetIdentifier": "12", "project": "p1", "value": 101,
     "timestamp": "2026-11-23T10:00:00Z", "version": "4", "groupKey": "x", "alerts": [{"status": "firing"}],
-    "url": "https://93.184.215.14/", "events": ["*"],
+    "url": "https://93.184.215.14/", "events": ["*"], "reason": "x",
 }  # fmt: skip
 
 JUNK: Final[list[Any]] = [
@@ -154,7 +154,11 @@ MALFORMED_HTTP: Final = [
 
 RULE_CHECKED_BY_WORKER: Final = ("/snooze/", "/observations/")
 
-CALLERS: Final = {"directory": OPERATOR, "alertmanager": SERVICE}
+CALLERS: Final = {
+    "directory": OPERATOR,
+    "alertmanager": SERVICE,
+    **dict.fromkeys(("dead", "series", "audit", "holds", "requeue", "discard"), OPERATOR),
+}
 """Credentials for endpoints to which the owner may not write, by the last segment of the path."""
 
 HOSTS: Final = [b"localhost", b"evil.test:1", b"[::1]", b"\xff", b""]
@@ -264,7 +268,8 @@ def _invalid_header(operation: Operation, chance: Random) -> Request:
 
 def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # Comments, projects, webhooks and destinations, and the rule of a snooze or an observation, are looked up only by the worker.
+    # Comments, projects, webhooks and destinations, and the rule of a snooze or an observation, are looked up only by
+    # the worker.
     looked_up = (
         set(named)
         - {"comment", "project", "webhook", "delivery", "destination"}

@@ -17,6 +17,7 @@ from schemathesis.engine import events, from_schema
 
 from gateway.http.pagination import Cursor
 from models.notifications import network_guard
+from models.operations.holds import NOT_IN_THE_FUTURE
 from tasks.commands.fields import IN_THE_FUTURE, IN_THE_PAST
 from tasks.commands.incidents import ONLY_FOR_SERVICES
 from tasks.commands.preferences import EMPTY_QUIET_HOURS
@@ -28,7 +29,14 @@ SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-
 
 # Field errors that depend on who sends the request and when, not on its shape, or on a URL's parts.
 CIRCUMSTANTIAL: Final = frozenset(
-    {ONLY_FOR_SERVICES, IN_THE_FUTURE, IN_THE_PAST, EMPTY_QUIET_HOURS, *network_guard.URL_ERRORS}
+    {
+        ONLY_FOR_SERVICES,
+        IN_THE_FUTURE,
+        IN_THE_PAST,
+        NOT_IN_THE_FUTURE,
+        EMPTY_QUIET_HOURS,
+        *network_guard.URL_ERRORS,
+    }
 )
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")

@@ -12,10 +12,15 @@ from sqlalchemy.engine import Engine
 from starlette.routing import Mount, Route
 
 from gateway.main import ENDPOINTS
+from gateway.ops.login import PAGES as OPS_PAGES
 from gateway.pages.routes import PAGES
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
+from models.operations.dead import DeadSelection
+from models.operations.holds import place_hold
+from models.operations.requeue import start_requeue
 from models.permissions import CHAT_DESTINATIONS, WEBHOOKS
+from tasks.commands.catalog import CATALOG
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import (
@@ -41,7 +46,7 @@ def test_the_openapi_document_lists_everything_except_the_pages(gateway: Gateway
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
     mounted = {route.path for route in gateway.app.routes if isinstance(route, Mount)}
     assert all(isinstance(route, Route | Mount) for route in gateway.app.routes)
-    assert set(document["paths"]) == served - {"/", *PAGES}
+    assert set(document["paths"]) == served - {"/", *PAGES, *OPS_PAGES}
     assert mounted == {"/docs/files", "/pages/files"}
     assert document["openapi"].startswith("3.1")
     for endpoint in ENDPOINTS:
@@ -96,6 +101,10 @@ def test_responses_have_the_documented_fields(
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
     gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
+    with ledger.begin() as connection:
+        place_hold(connection, scope="queue", target="bulk", reason="x", by="ops", known_types=frozenset(CATALOG))
+        operation = start_requeue(connection, DeadSelection(all=True), reason="x", by="ops")["id"]
+
     a_decision(ledger, a_notification(ledger, comment="Mem?", user=11), user=11)
     [item] = gateway.get(f"{ACME}/notifications/").json()
 
@@ -105,7 +114,9 @@ def test_responses_have_the_documented_fields(
         names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8, "notification": item["id"]}
         is_chat = endpoint.permission is CHAT_DESTINATIONS
         names |= {"webhook": WEBHOOK, "destination": DESTINATION, "delivery": CHAT_DELIVERY if is_chat else DELIVERY}
+        names |= {"operation": operation}
         path = endpoint.path.format(organization="acme", identifier="1", command=command, **names)
+        path += "?organization=acme&incident=1&user=mem" if path.endswith("/ops/api/explain/") else ""
         is_managed = endpoint.permission in (WEBHOOKS, CHAT_DESTINATIONS)
         caller = "dev-own" if is_managed else "dev-ops" if endpoint.ops_role else "dev-mem"
         response = gateway.get(path, by=caller).json()

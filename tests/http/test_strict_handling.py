@@ -16,6 +16,8 @@ from gateway.http.prefer import parse_prefer
 from gateway.http.responses import MAX_NAMES_LENGTH, list_of_names
 from gateway.main import ENDPOINTS
 from models.notifications.delivery import deliveries
+from models.operations.dead import DeadSelection
+from models.operations.requeue import start_requeue
 from tests.alertmanager import payload
 from tests.builders import a_chat_destination, a_webhook, a_webhook_delivery
 from tests.http.alert_rule_requests import RULES, accepted_count
@@ -27,11 +29,17 @@ from tests.rule_bodies import RULE
 STRICT: Final = "handling=strict"
 UNKNOWN_FIELD: Final = ["Unknown field."]
 UNKNOWN_PARAMETER: Final = ["Unknown query parameter."]
-CALLERS: Final = {"directory": "dev-ops", "integrations": "dev-bot", "notifications": "dev-ana"}
+CALLERS: Final = {
+    "directory": "dev-ops",
+    "integrations": "dev-bot",
+    "notifications": "dev-ana",
+    "operations": "dev-ops",
+}
 """The token for the endpoints of each tag. The others are called by an owner."""
 
 EXISTING: Final = {"organization": "acme", "identifier": "1", "comment": "1", "project": "p1", "rule": "1",
-                   "trigger": "1001", "action": "1002", "webhook": "1", "destination": "1"}  # fmt: skip
+                   "trigger": "1001", "action": "1002", "webhook": "1", "destination": "1",
+                   "hold": "1", "operation": "1"}  # fmt: skip
 A_TRIGGER: Final = {"label": "critical", "alertThreshold": 100}
 AN_ACTION: Final = {"type": "email", "targetType": "user", "targetIdentifier": "11"}
 
@@ -54,6 +62,7 @@ def test_every_route_refuses_an_unknown_query_parameter_in_strict_mode(
         delivery = a_webhook_delivery(connection, 1)
         if "destination" in endpoint.path:
             connection.execute(update(deliveries).values(channel="chat"))
+        start_requeue(connection, DeadSelection(all=True), reason="x", by="ops")
     notification = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()[0]["id"]
     command = gateway.post(COMMENTS, A_COMMENT, by="dev-own", Prefer="respond-async").headers["command-id"]
     path = endpoint.path.format_map(EXISTING | {"notification": notification, "command": command, "delivery": delivery})

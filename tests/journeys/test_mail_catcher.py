@@ -133,6 +133,14 @@ def test_the_last_line_of_the_demo_is_the_ready_message(stack: Stack) -> None:
     assert stack.program.lines[-1] == f"ready {stack.url}"
 
 
+def test_the_demo_prints_a_link_that_logs_an_operator_in_once(stack: Stack) -> None:
+    link = next(line for line in stack.program.lines if line.startswith("operations ")).split()[1]
+
+    statuses = [httpx.get(link, follow_redirects=False).status_code for _ in range(2)]
+
+    assert statuses == [303, 403]
+
+
 # --- the catcher alone -------------------------------------------------------------------------------------------
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
+from sqlalchemy import select
 from tocsin_client import Action, CreateAlertRule, ObserveMetric, OpenIncident, Tocsin, TocsinError, Trigger
 
 from models.database.engine import make_engine
 from models.directory.importer import import_directory, read_document
+from models.directory.tables import hash_token, tokens
+from models.operations.login_tickets import LoginTickets
+from models.secrets import parse_secrets
 from models.settings import sqlalchemy_url
 from workers.stack.up import Stack
 
@@ -63,10 +67,21 @@ def ready_message(stack: Stack) -> list[str]:
     post = f"curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
     return [
         *notes,
+        f"operations {stack.url}/ops/login/?ticket={_login_ticket(stack)} (works once, for 10 minutes)",
         "try it: Mem mentions Ana, then Ana reads her inbox",
         f"  {post} -H 'Content-Type: application/json' -d '{body}'",
         f"  curl {acme}/notifications/ -H 'Authorization: Bearer dev-ana'",
     ]
+
+
+def _login_ticket(stack: Stack) -> str:
+    """Return a ticket that logs an operator in, with the rights of the demo's operations token."""
+    engine = make_engine(sqlalchemy_url(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
+    operator = select(tokens.c.id).where(tokens.c.hash == hash_token("dev-ops"))
+    with engine.connect() as connection:
+        token_id: int = connection.execute(operator).scalar_one()
+    engine.dispose()
+    return LoginTickets(parse_secrets(stack.environment["TOCSIN_SECRET"])).issue(token_id)
 
 
 def _open_incidents(stack: Stack) -> list[str]:

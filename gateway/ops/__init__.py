@@ -1,0 +1,1 @@
+"""Operations over HTTP for operators: the JSON endpoints, logging in, and the live stream."""
