@@ -27,6 +27,7 @@ from models.notifications.chat_destination import (
     DESTINATION_DISABLED,
     DESTINATION_PAUSED,
     DISABLED_AFTER,
+    DISABLED_EVENT,
     NO_DESTINATION,
     TEST_EVENT,
     URL_REFUSED,
@@ -61,6 +62,7 @@ from workers.deliver.channels.chat.text import (
     status_message,
     trial_message,
 )
+from workers.deliver.disabled import announce_disabled
 
 SECONDS_BETWEEN_MESSAGES: Final = 1.0
 """How many seconds pass between two messages of this process to a destination. Slack allows one per second."""
@@ -268,7 +270,10 @@ class ChatChannel:
             return judge(result, requests_)
 
     async def record(self, connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> None:
-        """Record whether the destination works, and disable it if it has failed for five days. Tests change nothing."""
+        """Record whether the destination works, and disable it if it has failed for five days. Tests change nothing.
+
+        Managers and owners, or the person whose own destination it is, are told by e-mail.
+        """
         destination_id = self._sent_to.get(delivery.id)
         if delivery.event_type != TEST_EVENT and destination_id is not None:
             await _record(connection, destination_id, result)
@@ -323,7 +328,7 @@ async def _record(connection: AsyncConnection, destination_id: int, result: Atte
             update(chat_destinations).where(*is_active, c.failing_since.is_not(None)).values(failing_since=None)
         )
         return
-    await connection.execute(
+    disabled = await connection.execute(
         update(chat_destinations)
         .where(*is_active, c.failing_since < func.clock_timestamp() - DISABLED_AFTER)
         .values(
@@ -331,7 +336,10 @@ async def _record(connection: AsyncConnection, destination_id: int, result: Atte
             version=c.version + 1,
             date_modified=func.clock_timestamp(),
         )
+        .returning(c.organization_id, c.user_id)
     )
+    if row := disabled.one_or_none():
+        await announce_disabled(connection, row.organization_id, DISABLED_EVENT, destination_id, owner=row.user_id)
     await connection.execute(
         update(chat_destinations)
         .where(*is_active, c.failing_since.is_(None))
