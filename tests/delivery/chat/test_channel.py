@@ -117,12 +117,13 @@ class Chat:
             await engine.dispose()
 
     def deliver(self) -> None:
-        """Run the deliverer until every delivery has been attempted or withheld."""
+        """Run the deliverer until every delivery to a chat has been attempted or withheld."""
         url = self.scene.engine.url.render_as_string(hide_password=False)
         deliverer = Deliverer(url, [self.channel])
         deliverer.start()
         try:
-            eventually(lambda: not self.scene.rows("SELECT 1 FROM deliveries WHERE state = 'pending' AND attempts = 0"))
+            waiting = "SELECT 1 FROM deliveries WHERE channel = 'chat' AND state = 'pending' AND attempts = 0"
+            eventually(lambda: not self.scene.rows(waiting))
         finally:
             deliverer.stop()
 
