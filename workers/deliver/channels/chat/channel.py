@@ -70,6 +70,9 @@ SECONDS_BETWEEN_MESSAGES: Final = 1.0
 THREADS: Final = 16
 """How many messages are under way at the same time. Each occupies its thread for 15 s at most."""
 
+REMEMBERED: Final = 1000
+"""For how many deliveries the channel knows the destination. More than can be under way at the same time."""
+
 UNREADABLE_PAUSE: Final = timedelta(minutes=5)
 """How long deliveries wait for an operator to put the missing secret into ``TOCSIN_SECRET``."""
 
@@ -237,6 +240,9 @@ class ChatChannel:
         """Send one message, at the destination's own rate."""
         address: ChatAddress = message.details
         self._sent_to[delivery.id] = address.destination_id
+        # Not forgotten when it is recorded, because that transaction may fail and be repeated.
+        if len(self._sent_to) > REMEMBERED:
+            del self._sent_to[next(iter(self._sent_to))]
         async with self._locks[address.destination_id]:
             await asyncio.sleep(self._next_at.get(address.destination_id, 0.0) - time.monotonic())
             try:
@@ -277,7 +283,6 @@ class ChatChannel:
         destination_id = self._sent_to.get(delivery.id)
         if delivery.event_type != TEST_EVENT and destination_id is not None:
             await _record(connection, destination_id, result)
-        self._sent_to.pop(delivery.id, None)
 
     async def close(self) -> None:
         """Start no more messages. Those that are under way end by themselves."""
