@@ -82,6 +82,7 @@ PERMANENT_STATUSES: Final = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
 _TOO_MANY_REQUESTS: Final = 429
 _DEFAULT_PAUSE_SECONDS: Final = 5.0
 _PAGERDUTY: Final = SERVICES["pagerduty"]
+_ANY_URL: Final = "mmosts://localhost/key"
 _REFERRER: Final = "incident_activity_chat"
 
 _NOTIFY_TYPES: Final = {
@@ -146,6 +147,9 @@ class ChatChannel:
         self._sent_to: dict[UUID, int] = {}
         silence_apprise()
         install()
+        # Apprise imports its plugins with the first URL. While a batch is prepared, that would hold up its transaction
+        # for seconds on a busy machine, and PostgreSQL would end the session.
+        load_plugin(_ANY_URL)
 
     # --- preparing ---------------------------------------------------------------------------------------------------
 
