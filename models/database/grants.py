@@ -104,6 +104,9 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     # The command line.
     "tocsin_ops": (
         Grant("UPDATE", ("commands",)),
+        # Encrypts them with a new TOCSIN_SECRET.
+        Grant("UPDATE (secret, previous_secret)", ("webhooks",)),
+        Grant("UPDATE (url)", ("chat_destinations",)),
         *_DIRECTORY_CHANGES,
         *_OPERATIONS,
         _RETENTION,

@@ -25,6 +25,9 @@ DISABLED_AFTER: Final = timedelta(days=5)
 TEST_EVENT: Final = "chat_destination.test"
 """The event type of the delivery that a test makes. No event has it."""
 
+DISABLED_EVENT: Final = "chat_destination.disabled"
+"""The event type of the mails which tell people that tocsin has disabled a chat destination."""
+
 NO_DESTINATION: Final = "no_destination"
 DESTINATION_DISABLED: Final = "destination_disabled"
 DESTINATION_PAUSED: Final = "destination_paused"

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.base import new_id
 from models.enums import DecisionOutcome
@@ -86,6 +87,29 @@ def test_after_the_last_retry_a_delivery_is_dead(scene: Scene) -> None:
 
     assert len(attempts_of(scene, delivery)) == 1 + len(channel.retry_delays_seconds)
     assert decision_of(scene, delivery) == (DecisionOutcome.FAILED, "mention", "try later")
+
+
+def test_an_attempt_that_breaks_the_common_transaction_is_recorded_alone_and_so_are_the_others(scene: Scene) -> None:
+    delivery_ids = [add_delivery(scene) for _ in range(4)]
+
+    class Breaking(FakeChannel):
+        """Its first transaction fails after the attempts have been written."""
+
+        broken = 0
+
+        async def record(self, connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> None:
+            if delivery.id == delivery_ids[-1] and self.broken < 1:
+                self.broken += 1
+                await connection.exec_driver_sql("SELECT 1/0")
+
+    channel = Breaking()
+
+    with delivering(scene, channel):
+        eventually(lambda: all(state_of(scene, each) == DeliveryState.DELIVERED for each in delivery_ids))
+
+    assert channel.broken == 1
+    assert sorted(channel.sent_ids()) == sorted(delivery_ids)
+    assert [attempts_of(scene, each) for each in delivery_ids] == [[(1, 250, None)]] * 4
 
 
 def test_a_permanent_failure_is_not_tried_again(scene: Scene) -> None:

@@ -24,6 +24,7 @@ from models.operations.processes import prune_processes
 from models.operations.requeue import advance_requeue, start_requeue
 from models.operations.retention import RetentionPass
 from models.operations.series import record_minute
+from models.operations.stored_secrets import rotate_secrets
 from models.serializers.operations import BrokerState
 from models.tables import METADATA
 from tasks.startup import free_port
@@ -34,6 +35,7 @@ from tests.harness import Harness
 from tests.journeys.stack import ACME, post_until_accepted
 from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.ops.ledger import accept_comments, bury
+from tests.ops.test_stored_secrets import NEW, OLD, add_secrets
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
@@ -214,6 +216,16 @@ def test_operators_work_with_the_role_of_the_process_that_does_it(
         assert discard_dead(connection, DeadSelection(all=True), reason="x", by="ops:1") == {"discarded": 1}
 
     assert states(harness, [first, second]) == ["accepted", "discarded"]
+
+
+def test_operators_encrypt_stored_secrets_anew_with_their_role(urls: dict[str, str], database: Database) -> None:
+    with database.engine.begin() as connection:
+        add_secrets(connection)
+
+    with engine_of(urls["ops"]).begin() as connection:
+        counts = rotate_secrets(connection, (NEW, OLD))
+
+    assert [each.readable for each in counts] == [1, 1, 1]
 
 
 def test_migrate_grants_access_to_new_tables(urls: dict[str, str], database: Database) -> None:

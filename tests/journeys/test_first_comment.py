@@ -118,7 +118,7 @@ def _cursors(client: httpx.Client, path: str) -> list[str]:
 
 
 def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
-    post, read_inbox, show_command = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
+    post, read_inbox, show_command, *_ = readme_commands()
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
     posted = run_in_shell(post, at=stack.url)
@@ -133,6 +133,26 @@ def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
     assert field_names(inbox_as) <= field_names(json.dumps(inbox, separators=(",", ":")))
     assert (inbox[0]["reason"], inbox[0]["incident"]["identifier"]) == ("mention", "1")
     assert command["status"] == "applied"
+
+
+def test_the_readmes_commands_about_who_hears_of_it_work_as_documented(stack: Stack) -> None:
+    explain, read_preferences, list_webhooks = readme_commands()[3:]
+    with stack.client("dev-mem") as mem:
+        mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Ana?", "mentions": ["user:12"]})
+
+    def channels() -> set[str]:
+        decisions = json.loads(run_in_shell(explain, at=stack.url))["decisions"]
+        return {each["channel"] for each in decisions if each["outcome"] == "delivered"}
+
+    eventually(lambda: channels() == {"inbox", "email"})
+    assert "quietHours" in json.loads(run_in_shell(read_preferences, at=stack.url))
+    webhooks = json.loads(run_in_shell(list_webhooks, at=stack.url))
+    assert [(each["status"], each["failingSince"]) for each in webhooks] == [("active", None)]
+
+
+def readme_commands() -> list[str]:
+    """Return the README's examples with curl, in their order."""
+    return re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def run_in_shell(command: str, *, at: str) -> str:

@@ -41,6 +41,7 @@ CLI_COMMANDS: Final[dict[str, CliCommand]] = {
     "holds": CliCommand("workers.cli.holds:holds", "list what is held"),
     "release": CliCommand("workers.cli.holds:release", "release a hold"),
     "deliveries": CliCommand("workers.cli.deliveries:deliveries", "list and retry messages"),
+    "secrets": CliCommand("workers.cli.secrets:secrets", "encrypt stored secrets with a new TOCSIN_SECRET"),
     "audit": CliCommand("workers.cli.status:audit", "show who changed what, and why"),
     "explain": CliCommand("workers.cli.explain:explain", "explain why a person was, or was not, notified"),
     "tap": CliCommand("workers.cli.tap:tap", "print events as they are published"),

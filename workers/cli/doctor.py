@@ -24,7 +24,7 @@ from models.settings import (
     SettingsError,
     environment_name,
 )
-from tasks.settings import BrokerSettings
+from tasks.settings import BrokerSettings, SecretSettings
 from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
 from workers.stack.discovery import resolve_environment
 from workers.stack.managed_process import StackError
@@ -48,6 +48,10 @@ UNPLANNED_SECONDS = 300.0
 """If an event has not been planned for more than this many seconds, no notifier works, or none can plan the event."""
 
 
+SHOWN_IDS = 5
+"""How many ids of rows with unreadable secrets are shown."""
+
+
 class CheckFailed(Exception):
     """Raised when a check fails. The error's text states the problem and the fix."""
 
@@ -65,7 +69,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, database, broker, queues, rejected messages, planning, clocks, time zones, disk."""
+    """Check configuration, database, broker, queues, rejected messages, planning, secrets, clocks, time zones, disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -262,6 +266,33 @@ def _planning() -> str:
     )
 
 
+def _secrets() -> str:
+    from models.operations.stored_secrets import check_secrets
+    from models.secrets import MIN_SECRET_CHARACTERS
+
+    # The configuration, which has been checked, has no secret that is too short.
+    secrets = SecretSettings.from_environment().secrets
+    counts = _read(partial(check_secrets, secrets=secrets), "the stored secrets cannot be read")
+    unreadable = [
+        f"{each.name} of {', '.join(map(str, each.unreadable[:SHOWN_IDS]))}"
+        + (f" and {len(each.unreadable) - SHOWN_IDS} more" if len(each.unreadable) > SHOWN_IDS else "")
+        for each in counts
+        if each.unreadable
+    ]
+    if unreadable:
+        raise CheckFailed(
+            f"stored secrets cannot be decrypted ({'; '.join(unreadable)}), so nothing is sent there: "
+            "add the old secret to TOCSIN_SECRET after the new one, separated by a comma, and restart"
+        )
+    if not secrets:
+        return "TOCSIN_SECRET is not set: no page opens, and no message is sent"
+    stored = sum(each.readable for each in counts)
+    return (
+        f"TOCSIN_SECRET has {len(secrets)} of at least {MIN_SECRET_CHARACTERS} characters, "
+        f"and all {stored} stored secrets can be decrypted"
+    )
+
+
 def _clocks() -> str:
     before = time.time()
     database_time = float(_query("SELECT extract(epoch FROM clock_timestamp())"))
@@ -315,6 +346,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "wake-ups": _wake_ups,
     "queues": _queues,
     "planning": _planning,
+    "secrets": _secrets,
     "clocks": _clocks,
     "time zones": _time_zones,
 }

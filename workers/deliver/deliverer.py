@@ -13,7 +13,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -24,6 +25,7 @@ from models.database.errors import is_transient
 from models.notifications.delivery import DeliveryState
 from models.timestamps import iso_or_none
 from tasks.outage_log import OutageLog
+from workers.deliver.batcher import Batcher
 from workers.deliver.channel import (
     AttemptResult,
     Channel,
@@ -45,6 +47,9 @@ SLOTS: Final = 64
 IDLE_SECONDS: Final = 5.0
 """How long the deliverer waits at most before it looks for due deliveries without having been woken."""
 
+GATHER_SECONDS: Final = 0.05
+"""How long the deliverer waits for further slots to become free before it claims, while messages are under way."""
+
 TAKE_OVER_SECONDS: Final = 10.0
 """How many seconds pass between two searches for the claims of dead processes."""
 
@@ -57,6 +62,15 @@ STOP_SECONDS: Final = 5.0
 log = structlog.get_logger(__name__)
 
 Prepared = Outgoing | Withheld | Postponed
+
+
+class _Sent(NamedTuple):
+    """An attempt to record, with the updates of all deliveries in the message."""
+
+    process: UUID
+    channel: Channel
+    updates: list[Update]
+    attempt: Attempt
 
 
 class Deliverer:
@@ -113,6 +127,7 @@ class Deliverer:
     async def _run(self) -> None:
         engine = make_async_engine(self._url, application="tocsin-deliverer", pool_size=4, pool_timeout=5.0)
         presence = Presence(engine)
+        self._recorder = Batcher(partial(_record_sent, engine))
         outage = OutageLog("deliverer.failed")
         try:
             while not self._stopping.is_set():
@@ -134,6 +149,7 @@ class Deliverer:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for channel in self._channels.values():
                 await channel.close()
+            await self._recorder.close()
             await presence.close()
             await engine.dispose()
 
@@ -143,6 +159,9 @@ class Deliverer:
                 await self._woken.wait()
         except TimeoutError:
             pass
+        if self._in_flight and not self._stopping.is_set():
+            # Slots become free one by one. Claiming and preparing costs the same for one delivery as for many.
+            await asyncio.sleep(GATHER_SECONDS)
         self._woken.clear()
 
     async def _deliver_due(self, engine: AsyncEngine, presence: Presence) -> float:
@@ -275,8 +294,19 @@ class Deliverer:
     async def _record_attempt(
         self, engine: AsyncEngine, process: UUID, channel: Channel, message: Outgoing, attempt: Attempt
     ) -> None:
-        """Record the attempt. If the database is away, keep trying for a while: the message may have been delivered."""
+        """Record the attempt, together with those that end at the same time.
+
+        If that fails, record it alone. If the database is away, keep trying for a while: the message may have been
+        delivered.
+        """
         updates = self._updates_after(attempt, body=message.body)
+        try:
+            await self._recorder.submit(_Sent(process, channel, updates, attempt))
+        except Exception as error:
+            log.warning("deliverer.batch_not_recorded", delivery=str(attempt.delivery.id), error=str(error))
+        else:
+            _log_attempt(attempt)
+            return
         for delay in RECORD_DELAYS_SECONDS:
             try:
                 async with engine.begin() as connection:
@@ -335,6 +365,20 @@ class Deliverer:
             if not self._breakers[delivery.target_key].faults:
                 del self._breakers[delivery.target_key]
         self._woken.set()
+
+
+async def _record_sent(engine: AsyncEngine, batch: Sequence[_Sent]) -> None:
+    """Record attempts in one transaction."""
+    by_process: dict[UUID, list[_Sent]] = defaultdict(list)
+    for each in batch:
+        by_process[each.process].append(each)
+    async with engine.begin() as connection:
+        for process, sent in by_process.items():
+            updates = [update for each in sent for update in each.updates]
+            await record(connection, process, updates, [each.attempt for each in sent])
+        # Always in the same order, so that two processes do not wait for each other.
+        for each in sorted(batch, key=lambda sent: (sent.channel.name, sent.attempt.delivery.destination_id or 0)):
+            await each.channel.record(connection, each.attempt.delivery, each.attempt.result)
 
 
 async def _send(channel: Channel, delivery: ClaimedDelivery, message: Outgoing) -> AttemptResult:

@@ -59,7 +59,7 @@ def prepare(stack: Stack) -> None:
 def ready_message(stack: Stack) -> list[str]:
     """Open incidents from every source, and return the lines to print: any failures, then commands to try.
 
-    With these commands, the demo user Mem mentions the demo user Ana, who then reads her inbox.
+    With these commands, the demo user Mem mentions the demo user Ana, who then reads her inbox and why she was told.
     """
     notes = _open_incidents(stack) or _post_alerts(stack) or _create_rule(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
@@ -68,9 +68,10 @@ def ready_message(stack: Stack) -> list[str]:
     return [
         *notes,
         f"operations {stack.url}/ops/login/?ticket={_login_ticket(stack)} (works once, for 10 minutes)",
-        "try it: Mem mentions Ana, then Ana reads her inbox",
+        "try it: Mem mentions Ana, who gets a mail in the catcher; then Ana reads her inbox, and why she was told",
         f"  {post} -H 'Content-Type: application/json' -d '{body}'",
         f"  curl {acme}/notifications/ -H 'Authorization: Bearer dev-ana'",
+        f"  curl {acme}/incidents/1/explain/ -H 'Authorization: Bearer dev-ana'",
     ]
 
 

@@ -106,7 +106,9 @@ class Inbox:
     async def receive_chat(self, request: Request) -> Response:
         """Store a message to a chat room, or respond with 413 if it is too large."""
         body = await _body(request)
-        self._add(self.chats, read_chat(next(self.ids), request.path_params["room"], body))
+        # A Mattermost server's own part of the address, which ends with the key of the hook.
+        room = request.path_params["room"].partition("/hooks/")[0]
+        self._add(self.chats, read_chat(next(self.ids), room, body))
         # What chat services answer.
         return Response("ok", media_type="text/plain", headers=_HEADERS)
 

@@ -19,6 +19,8 @@ class StackSettings(Settings):
     secret: str | None = None
     public_url: str | None = None
     smtp_url: str | None = None
+    webhook_allow: str = ""
+    notify_window: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from sqlalchemy import insert, select, update
 
 from models.base import new_id
 from models.database.async_engine import make_async_engine
-from models.enums import ActivityType, IncidentStatus
+from models.enums import ActivityType, IncidentStatus, Role
 from models.incidents.activity import activities
 from models.notifications.chat_destination import (
     DESTINATION_DISABLED,
@@ -117,12 +117,13 @@ class Chat:
             await engine.dispose()
 
     def deliver(self) -> None:
-        """Run the deliverer until every delivery has been attempted or withheld."""
+        """Run the deliverer until every delivery to a chat has been attempted or withheld."""
         url = self.scene.engine.url.render_as_string(hide_password=False)
         deliverer = Deliverer(url, [self.channel])
         deliverer.start()
         try:
-            eventually(lambda: not self.scene.rows("SELECT 1 FROM deliveries WHERE state = 'pending' AND attempts = 0"))
+            waiting = "SELECT 1 FROM deliveries WHERE channel = 'chat' AND state = 'pending' AND attempts = 0"
+            eventually(lambda: not self.scene.rows(waiting))
         finally:
             deliverer.stop()
 
@@ -406,6 +407,30 @@ def test_a_destination_is_disabled_after_five_days_of_failures(chat: Chat) -> No
     chat.deliver()
 
     assert (chat.destination(id_).status, chat.destination(id_).version) == ("disabled", 2)
+
+
+def test_when_a_destination_is_disabled_managers_and_owners_or_its_own_person_are_told(chat: Chat) -> None:
+    with chat.scene.engine.begin() as connection:
+        manager, owner = (
+            a_member(connection, chat.scene.organization, role=role) for role in (Role.MANAGER, Role.OWNER)
+        )
+        ana = a_member(connection, chat.scene.organization, teams=[chat.scene.team])
+    long_ago = datetime.now(UTC) - DISABLED_AFTER - timedelta(hours=1)
+    shared = chat.add_destination(failing_since=long_ago, name="Shared")
+    own = chat.add_destination(failing_since=long_ago, user_id=ana, name="Own")
+    chat.server.answer(500)
+    chat.server.answer(500)
+    chat.add_action("Shared")
+    chat.add_personal(ana, chat.scene.post_comment())
+
+    chat.deliver()
+
+    mails = chat.scene.rows(
+        "SELECT user_id, destination_id, event_type, target_key FROM deliveries"
+        " WHERE channel = 'email' AND destination_id IS NOT NULL ORDER BY user_id"
+    )
+    event, key = "chat_destination.disabled", f"email:{chat.scene.organization}"
+    assert mails == [(manager, shared, event, key), (owner, shared, event, key), (ana, own, event, key)]
 
 
 def test_a_retry_sends_the_same_text(chat: Chat) -> None:

@@ -13,15 +13,13 @@ from importlib.metadata import version
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text, and_, case, cast, func, insert, literal, null, or_, select, update
+from sqlalchemy import Text, and_, case, cast, func, literal, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook as Signer
 
-from models.base import new_id
-from models.directory.tables import members, users
 from models.enums import Channel, DisabledReason, WebhookStatus
 from models.messaging.outbox import events
-from models.notifications.delivery import DeliveryState, deliveries, target_key
+from models.notifications.delivery import DeliveryState
 from models.notifications.webhook import (
     DISABLED_AFTER,
     DISABLED_EVENT,
@@ -32,9 +30,9 @@ from models.notifications.webhook import (
     WEBHOOK_DISABLED,
     webhooks,
 )
-from models.role_scopes import GLOBAL_ROLES
 from models.secrets import SecretBox, UnreadableSecret
 from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Verdict, Withheld
+from workers.deliver.disabled import announce_disabled
 from workers.deliver.http_sender import TOTAL_SECONDS, HttpSender, SendingFailed
 
 UNREADABLE_PAUSE: Final = timedelta(minutes=5)
@@ -177,7 +175,7 @@ class WebhookChannel:
             )
         )
         if disabled.rowcount:
-            await _announce(connection, delivery)
+            await announce_disabled(connection, delivery.organization_id, DISABLED_EVENT, delivery.destination_id)
         else:
             await connection.execute(
                 update(webhooks)
@@ -228,35 +226,6 @@ async def _load_bodies(connection: AsyncConnection, claimed: Sequence[ClaimedDel
     )
     bodies = {row.id: row.body.encode() for row in found}
     return {id_: bodies[event_id] for id_, event_id in without.items() if event_id in bodies}
-
-
-async def _announce(connection: AsyncConnection, delivery: ClaimedDelivery) -> None:
-    """Insert an e-mail to every manager and owner. The inbox holds items about incidents only."""
-    rows = await connection.execute(
-        select(members.c.user_id)
-        .join_from(members, users, users.c.id == members.c.user_id)
-        .where(
-            members.c.organization_id == delivery.organization_id,
-            members.c.role.in_([role.value for role in GLOBAL_ROLES]),
-            users.c.is_active,
-        )
-        .order_by(members.c.user_id)
-    )
-    key = target_key(Channel.EMAIL, delivery.organization_id)
-    mails = [
-        {
-            "id": new_id(),
-            "organization_id": delivery.organization_id,
-            "channel": Channel.EMAIL.value,
-            "event_type": DISABLED_EVENT,
-            "destination_id": delivery.destination_id,
-            "user_id": row.user_id,
-            "target_key": key,
-        }
-        for row in rows
-    ]
-    if mails:
-        await connection.execute(insert(deliveries), mails)
 
 
 def signature_headers(id_: str, at: datetime, body: bytes, secrets: Sequence[str]) -> dict[str, str]:

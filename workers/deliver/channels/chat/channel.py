@@ -27,6 +27,7 @@ from models.notifications.chat_destination import (
     DESTINATION_DISABLED,
     DESTINATION_PAUSED,
     DISABLED_AFTER,
+    DISABLED_EVENT,
     NO_DESTINATION,
     TEST_EVENT,
     URL_REFUSED,
@@ -61,12 +62,16 @@ from workers.deliver.channels.chat.text import (
     status_message,
     trial_message,
 )
+from workers.deliver.disabled import announce_disabled
 
 SECONDS_BETWEEN_MESSAGES: Final = 1.0
 """How many seconds pass between two messages of this process to a destination. Slack allows one per second."""
 
 THREADS: Final = 16
 """How many messages are under way at the same time. Each occupies its thread for 15 s at most."""
+
+REMEMBERED: Final = 1000
+"""For how many deliveries the channel knows the destination. More than can be under way at the same time."""
 
 UNREADABLE_PAUSE: Final = timedelta(minutes=5)
 """How long deliveries wait for an operator to put the missing secret into ``TOCSIN_SECRET``."""
@@ -77,6 +82,7 @@ PERMANENT_STATUSES: Final = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
 _TOO_MANY_REQUESTS: Final = 429
 _DEFAULT_PAUSE_SECONDS: Final = 5.0
 _PAGERDUTY: Final = SERVICES["pagerduty"]
+_ANY_URL: Final = "mmosts://localhost/key"
 _REFERRER: Final = "incident_activity_chat"
 
 _NOTIFY_TYPES: Final = {
@@ -141,6 +147,9 @@ class ChatChannel:
         self._sent_to: dict[UUID, int] = {}
         silence_apprise()
         install()
+        # Apprise imports its plugins with the first URL. While a batch is prepared, that would hold up its transaction
+        # for seconds on a busy machine, and PostgreSQL would end the session.
+        load_plugin(_ANY_URL)
 
     # --- preparing ---------------------------------------------------------------------------------------------------
 
@@ -235,6 +244,9 @@ class ChatChannel:
         """Send one message, at the destination's own rate."""
         address: ChatAddress = message.details
         self._sent_to[delivery.id] = address.destination_id
+        # Not forgotten when it is recorded, because that transaction may fail and be repeated.
+        if len(self._sent_to) > REMEMBERED:
+            del self._sent_to[next(iter(self._sent_to))]
         async with self._locks[address.destination_id]:
             await asyncio.sleep(self._next_at.get(address.destination_id, 0.0) - time.monotonic())
             try:
@@ -268,11 +280,13 @@ class ChatChannel:
             return judge(result, requests_)
 
     async def record(self, connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> None:
-        """Record whether the destination works, and disable it if it has failed for five days. Tests change nothing."""
+        """Record whether the destination works, and disable it if it has failed for five days. Tests change nothing.
+
+        Managers and owners, or the person whose own destination it is, are told by e-mail.
+        """
         destination_id = self._sent_to.get(delivery.id)
         if delivery.event_type != TEST_EVENT and destination_id is not None:
             await _record(connection, destination_id, result)
-        self._sent_to.pop(delivery.id, None)
 
     async def close(self) -> None:
         """Start no more messages. Those that are under way end by themselves."""
@@ -323,7 +337,7 @@ async def _record(connection: AsyncConnection, destination_id: int, result: Atte
             update(chat_destinations).where(*is_active, c.failing_since.is_not(None)).values(failing_since=None)
         )
         return
-    await connection.execute(
+    disabled = await connection.execute(
         update(chat_destinations)
         .where(*is_active, c.failing_since < func.clock_timestamp() - DISABLED_AFTER)
         .values(
@@ -331,7 +345,10 @@ async def _record(connection: AsyncConnection, destination_id: int, result: Atte
             version=c.version + 1,
             date_modified=func.clock_timestamp(),
         )
+        .returning(c.organization_id, c.user_id)
     )
+    if row := disabled.one_or_none():
+        await announce_disabled(connection, row.organization_id, DISABLED_EVENT, destination_id, owner=row.user_id)
     await connection.execute(
         update(chat_destinations)
         .where(*is_active, c.failing_since.is_(None))

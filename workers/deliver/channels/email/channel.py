@@ -1,4 +1,7 @@
-"""The e-mail channel: mails about comments and status changes to people who are notified of them."""
+"""The e-mail channel: mails about comments and status changes to people who are notified of them.
+
+It also tells managers and owners of destinations that have been disabled (:mod:`.notices`).
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,15 @@ from workers.deliver.channels.email.facts import ActivityDetails, Facts, load_fa
 from workers.deliver.channels.email.message import (
     IncidentUpdates,
     Mail,
+    Notice,
     Update,
     activity_action,
     render,
+    render_notice,
     status_action,
 )
 from workers.deliver.channels.email.mime import mailbox_field, one_line
+from workers.deliver.channels.email.notices import NOTICE_EVENTS, NoticeFacts, compose_notice, load_notice_facts
 from workers.deliver.channels.email.smtp import SmtpPool
 from workers.settings import SmtpServer, WorkerSettings
 
@@ -122,10 +128,17 @@ class EmailChannel:
 
         A mail with several deliveries does not contain those that are withheld.
         """
-        every = [each for main in claimed for each in _contents(main)]
-        facts = await connection.run_sync(load_facts, every)
+        notices = [each for each in claimed if each.event_type in NOTICE_EVENTS]
+        updates = [each for each in claimed if each.event_type not in NOTICE_EVENTS]
         prepared: dict[UUID, Outgoing | Withheld | Postponed] = {}
-        for delivery in claimed:
+        if notices:
+            notice_facts = await connection.run_sync(load_notice_facts, notices)
+            prepared |= {each.id: self._prepare_notice(each, notice_facts) for each in notices}
+        if not updates:
+            return prepared
+        every = [each for main in updates for each in _contents(main)]
+        facts = await connection.run_sync(load_facts, every)
+        for delivery in updates:
             withheld = {
                 each.id: reason for each in _contents(delivery) if (reason := withhold(each, facts, self._now()))
             }
@@ -148,6 +161,17 @@ class EmailChannel:
     async def close(self) -> None:
         """Close all connections to the mail server."""
         await self._pool.close()
+
+    def _prepare_notice(self, delivery: ClaimedDelivery, facts: NoticeFacts) -> Outgoing | Withheld:
+        notice = compose_notice(delivery, facts, self._public_url)
+        if isinstance(notice, Withheld):
+            return notice
+        details = EmailDetails(notice.recipient.address, notice.recipient.needs_smtputf8)
+        if delivery.body is not None and mailbox_field("To", notice.recipient) in delivery.body:
+            return Outgoing(bytes(delivery.body), details)
+        now = self._now()
+        message = render_notice(Notice(delivery.id, now, self.sender, *notice))
+        return Outgoing(self._signer.sign(message, now) if self._signer else message, details)
 
     def _prepare_mail(self, delivery: ClaimedDelivery, included: Sequence[ClaimedDelivery], facts: Facts) -> Outgoing:
         recipient = _recipient(included[0], facts)

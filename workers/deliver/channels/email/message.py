@@ -126,6 +126,18 @@ class Mail:
         return f"{count} updates on {len(self.incidents)} incidents in {self.organization_name}"
 
 
+@dataclass(frozen=True)
+class Notice:
+    """The facts about a mail that concerns no incident. Each of ``paragraphs`` is plain text."""
+
+    id: UUID
+    date: datetime
+    sender: Mailbox
+    recipient: Mailbox
+    subject: str
+    paragraphs: tuple[str, ...]
+
+
 def activity_action(name: str) -> str:
     """Return what the author of a comment did on the incident with this name."""
     return f"left a comment on alert {name}"
@@ -167,38 +179,53 @@ def render(mail: Mail) -> bytes:
     values = {"mail": mail, "heading": HEADING}
     text = _TEMPLATES.get_template("message.txt").render(values)
     page = _TEMPLATES.get_template("message.html").render(values)
-    return b"".join(_fields(mail)) + alternatives(
-        # A boundary that no part contains: a quoted-printable line has no "=_".
-        f"=_{mail.id.hex}",
-        [text_part("plain", text), text_part("html", page)],
-    )
+    return b"".join(_fields(mail)) + _parts(mail.id, text, page)
+
+
+def render_notice(notice: Notice) -> bytes:
+    """Return the mail in the form in which it is sent, with CRLF as line end. Everything is ASCII, as above."""
+    values = {"notice": notice}
+    text = _TEMPLATES.get_template("notice.txt").render(values)
+    page = _TEMPLATES.get_template("notice.html").render(values)
+    fields = [*_address_fields(notice, notice.subject), *_AUTOMATIC_FIELDS]
+    return b"".join(fields) + _parts(notice.id, text, page)
+
+
+def _parts(id_: UUID, text: str, page: str) -> bytes:
+    # A boundary that no part contains: a quoted-printable line has no "=_".
+    return alternatives(f"=_{id_.hex}", [text_part("plain", text), text_part("html", page)])
 
 
 def _fields(mail: Mail) -> list[bytes]:
-    domain = mail.sender.domain
-    fields = [
-        mailbox_field("From", mail.sender),
-        mailbox_field("To", mail.recipient),
-        text_field("Subject", mail.subject_line),
-        verbatim_field("Date", format_datetime(mail.date.astimezone(UTC))),
-        verbatim_field("Message-ID", message_id(mail.id, domain)),
-    ]
+    fields = _address_fields(mail, mail.subject_line)
     if len(mail.incidents) == 1:
         [incident] = mail.incidents
-        root = thread_id(mail.organization_id, incident.identifier, domain)
+        root = thread_id(mail.organization_id, incident.identifier, mail.sender.domain)
         fields += [verbatim_field("In-Reply-To", root), verbatim_field("References", root)]
         if incident.unsubscribe_url:
             fields += [
                 verbatim_field("List-Unsubscribe", f"<{incident.unsubscribe_url}>"),
                 verbatim_field("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
             ]
+    return [*fields, *_AUTOMATIC_FIELDS]
+
+
+def _address_fields(mail: Mail | Notice, subject: str) -> list[bytes]:
     return [
-        *fields,
-        # Automatic replies to it would be noise.
-        verbatim_field("Auto-Submitted", "auto-generated"),
-        verbatim_field("X-Auto-Response-Suppress", "All"),
-        verbatim_field("MIME-Version", "1.0"),
+        mailbox_field("From", mail.sender),
+        mailbox_field("To", mail.recipient),
+        text_field("Subject", subject),
+        verbatim_field("Date", format_datetime(mail.date.astimezone(UTC))),
+        verbatim_field("Message-ID", message_id(mail.id, mail.sender.domain)),
     ]
+
+
+# Automatic replies to a mail would be noise.
+_AUTOMATIC_FIELDS: Final = (
+    verbatim_field("Auto-Submitted", "auto-generated"),
+    verbatim_field("X-Auto-Response-Suppress", "All"),
+    verbatim_field("MIME-Version", "1.0"),
+)
 
 
 def split_message(message: bytes) -> tuple[bytes, bytes]:
