@@ -32,7 +32,7 @@ def first_id(moment: datetime) -> UUID:
     """Return the lowest UUIDv7 of a moment.
 
     >>> first_id(datetime(2026, 11, 29, tzinfo=UTC))
-    UUID('019acc7e-3400-0000-0000-000000000000')
+    UUID('01a22499-f800-0000-0000-000000000000')
     """
     return UUID(int=int(moment.timestamp() * 1000) << 80)
 
