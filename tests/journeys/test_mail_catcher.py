@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,6 @@ from tasks.startup import free_port
 from tests.chromium import DESKTOP, PHONE, open_tab
 from tests.journeys.stack import Stack
 from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, run_tocsin
-from tests.project.tree import ROOT
 from workers.stack.mail_catcher import KEPT, MAX_BYTES
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -314,7 +314,8 @@ def test_no_page_of_the_catcher_is_wider_than_a_phone(chromium: Browser, catcher
 
 def test_the_catcher_has_the_colours_of_the_gateways_pages() -> None:
     sheets = [
-        (ROOT / name).read_text() for name in ("gateway/pages/static/tocsin.css", "workers/stack/catcher/catcher.css")
+        files("gateway.pages").joinpath("static/tocsin.css").read_text(),
+        files("workers.stack").joinpath("catcher/catcher.css").read_text(),
     ]
 
     palettes = {sheet.partition("\n* {")[0] for sheet in sheets}
