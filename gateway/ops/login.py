@@ -45,7 +45,7 @@ async def log_in(request: PageRequest) -> HttpResponse:
     if (locked := _locked(request)) is not None:
         return locked
     digest = hashlib.sha256(_token(request).strip().encode("utf-8", "replace")).digest()
-    token_id = await _token_id(request, Credential(digest, None, None))
+    token_id = await token_id_of(request, Credential(digest, None, None))
     return _failed(request, NOT_VALID) if token_id is None else _opened(request, token_id)
 
 
@@ -75,7 +75,7 @@ async def _with_ticket(request: PageRequest, ticket: str) -> HttpResponse:
         credential = await OpsSessions(request.container).token_credential(claims.token_id)
     except (ExpiredTicket, InvalidTicket, Unauthenticated):
         return _failed(request, WRONG_TICKET)
-    token_id = await _token_id(request, credential)
+    token_id = await token_id_of(request, credential)
     is_first = await request.container.operations.write(lambda connection: use_login_ticket(connection, claims))
     if token_id is None or not is_first:
         return _failed(request, WRONG_TICKET)
@@ -83,7 +83,7 @@ async def _with_ticket(request: PageRequest, ticket: str) -> HttpResponse:
     return _opened(request, token_id)
 
 
-async def _token_id(request: PageRequest, credential: Credential) -> int | None:
+async def token_id_of(request: PageRequest, credential: Credential) -> int | None:
     """Return the id of an operators' token, or ``None`` if the credential is anything else."""
     try:
         caller = await request.container.authenticator.authenticate(credential, deadline=request.deadline())
