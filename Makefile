@@ -12,7 +12,7 @@ LOCKED := $(PIP) --only-binary :all: --require-hashes
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadgroup
 # Tests that kill processes or start whole stacks are left out: what they cover depends on timing.
-COVERED := $(addprefix tests/,unit handlers http delivery messages client)
+COVERED := $(addprefix tests/,unit handlers http delivery messages client ops)
 # Tests start hundreds of processes, which share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel
