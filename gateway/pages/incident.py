@@ -31,7 +31,6 @@ from models.policy import (
 from models.refusals import Forbidden, NotFound, Refusal
 from models.timestamps import iso
 from models.types import JSON
-from tasks.commands.catalog import CATALOG
 
 PATH: Final = "/organizations/{organization}/alerts/{identifier}/"
 TIMELINE_ENTRIES: Final = 100
@@ -87,7 +86,7 @@ async def change_incident(request: PageRequest) -> HttpResponse:
     view = await _view(request)
     request.require_own_form()
     action = request.field("action")
-    if action not in _ACTIONS or _ACTIONS[action].command not in CATALOG:
+    if action not in _ACTIONS:
         raise NotFound
     chosen = _ACTIONS[action]
     try:
@@ -178,7 +177,6 @@ async def _page(
             "is_subscribed": view.details.is_subscribed,
             "may_change": _may(view, "POST"),
             "may_close": incident.status is not IncidentStatus.CLOSED and _may(view, "PUT"),
-            "may_mute": "incident.mute" in CATALOG,
             "entries": [_entry(row) for row in rows[:TIMELINE_ENTRIES]],
             "has_more": len(rows) > TIMELINE_ENTRIES,
         },

@@ -22,7 +22,6 @@ from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import commands
 from models.notifications.notification import notifications
 from models.notifications.tickets import MAX_AGE_SECONDS, TicketKind, Tickets
-from tasks.commands.catalog import CATALOG
 from tests.builders import a_comment
 from tests.conftest import Database
 from tests.handlers.acme import Acme
@@ -711,7 +710,6 @@ def test_no_ticket_is_in_the_logs(gateway: Gateway, ticket: str, tickets: Ticket
     assert unsubscribing not in text
 
 
-@pytest.mark.skipif("incident.mute" not in CATALOG, reason="this release has no command that mutes")
 def test_muting_and_unmuting_is_one_form_each(opened: Browser, ledger: Engine, busy_worker: Worker) -> None:
     muted = opened.act("mute", hours="8")
     unmuted = opened.act("unmute")
@@ -719,12 +717,6 @@ def test_muting_and_unmuting_is_one_form_each(opened: Browser, ledger: Engine, b
     assert "The incident is muted for you." in muted.text
     assert "no longer muted" in unmuted.text
     assert _commands(ledger) == [("incident.mute", "applied"), ("incident.unmute", "applied")]
-
-
-def test_the_page_mutes_only_if_this_release_can(opened: Browser) -> None:
-    shown = any(form.value("action") == "mute" for form in opened.document.forms)
-
-    assert shown is ("incident.mute" in CATALOG)
 
 
 def test_pages_answer_other_methods(gateway: Gateway, ticket: str) -> None:

@@ -44,7 +44,7 @@ def tocsin(
     monkeypatch.setenv("BROKER_URL", "redis://127.0.0.1:1/0")
 
     def run(*arguments: str) -> CliResult:
-        # What a harness has logged is no output of the command.
+        # Discard what the harness has logged so far.
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(arguments)

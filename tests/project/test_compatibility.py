@@ -21,7 +21,7 @@ NONE = "—"
 
 _HEADING = re.compile(r"^## ([0-9.]+) .+$")
 _VERDICT = re.compile(r"match|(?:differs|not built): \S.*")
-_TEST = re.compile(r"`(tests/[a-z_]+/test_[a-z_]+\.py::test_\w+)`")
+_TEST = re.compile(r"`(tests/[a-z_]+(?:/[a-z_]+)*/test_[a-z_]+\.py::test_\w+)`")
 
 
 class Row(NamedTuple):

@@ -63,7 +63,8 @@ log = structlog.get_logger(__name__)
 class Sweeper:
     """Sends hints for overdue subjects about twice a second, sends canaries, and prunes rows every minute.
 
-    While nothing is waiting, there is one transaction per second, and nothing else.
+    While nothing is waiting, it sweeps once a second. Every few seconds it also records the numbers of the last minute,
+    releases expired holds and starts requeues.
 
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
