@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -35,7 +36,9 @@ structlog.configure(
     [
         structlog.processors.add_log_level,
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-    ]
+    ],
+    # Not what a test captures: a server that an earlier test has stopped may still log a line.
+    logger_factory=structlog.PrintLoggerFactory(sys.stderr),
 )
 
 # Collecting thousands of tests allocates objects that all stay alive. Garbage collection would only double the time.
