@@ -25,7 +25,8 @@ from tests.waiting import eventually
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
 from workers.notify.planner import PEOPLE_PER_TRANSACTION
-from workers.relay.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import EventBus
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000

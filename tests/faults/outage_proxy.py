@@ -34,7 +34,7 @@ class OutageProxy:
 
     ``url`` is its BROKER_URL. If ``block_on`` is set, the proxy blocks publishers as soon as one of them has sent these
     bytes and the broker has confirmed an earlier message. It forwards neither the bytes nor anything after them until
-    :meth:`unblock` is called.
+    :meth:`unblock` is called. It announces this ``silence_seconds`` after it has stopped reading.
     """
 
     def __init__(self, broker: RabbitBroker) -> None:
@@ -49,6 +49,7 @@ class OutageProxy:
         self._confirms = 0
         self._confirmed_twice = asyncio.Event()
         self.block_on: bytes | None = None
+        self.silence_seconds = 0.0
         self.connections = 0
         self.url = ""
 
@@ -152,6 +153,7 @@ class OutageProxy:
                     await broker.drain()
                     # The broker has then confirmed the client's probe and at least one of its messages.
                     await self._confirmed_twice.wait()
+                    await asyncio.sleep(self.silence_seconds)
                     self._block()
                 await self._may_forward.wait()
                 broker.write(data)

@@ -27,8 +27,9 @@ from tests.faults.relay_harness import (
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
-from workers.relay.event_bus import BusMessage, EventBus, PublishResult
+from workers.relay.event_bus import EventBus, PublishResult
 from workers.relay.relay import Relay
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -151,13 +152,15 @@ def test_a_batch_that_no_buffer_can_hold_does_not_keep_the_sender_waiting(
     subscriber: Subscriber, proxy: OutageProxy
 ) -> None:
     bus = EventBus(proxy.settings)
-    large = [BusMessage("incident.opened", json.dumps(f"{number} " + "x" * 100_000)) for number in range(300)]
+    large = [BusMessage("incident.opened", json.dumps(f"{number} " + "x" * 400_000)) for number in range(300)]
     proxy.block_on = b'"5 x'
+    # Meanwhile a sender without a limit fills all buffers and is caught in a write.
+    proxy.silence_seconds = 0.5
 
     result = bus.publish(large)
 
     assert proxy.is_blocking
-    assert len(result.unconfirmed) > 200
+    assert len(result.unconfirmed) == 295
 
 
 def test_messages_that_were_in_flight_when_a_blocked_connection_ended_are_sent_again(

@@ -20,8 +20,9 @@ from tests.faults.relay_harness import Subscriber, insert_events, running_relays
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
-from workers.relay.event_bus import BusMessage, EventBus, PublishResult
+from workers.relay.event_bus import EventBus, PublishResult
 from workers.relay.relay import RejectedEvents, Relay
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("faults")

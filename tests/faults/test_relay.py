@@ -29,8 +29,9 @@ from tests.faults.relay_harness import (
     writing_events,
 )
 from tests.waiting import eventually
-from workers.relay.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import EventBus
 from workers.relay.relay import EVENTS_PER_SUBJECT, Relay
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 

@@ -16,8 +16,9 @@ from tests.brokers import Broker, RabbitBroker, broker_settings
 from tests.conftest import Database
 from tests.faults.relay_harness import insert_events, publish_all, unpublished_count
 from tests.journeys.subprocesses import run_tocsin
-from workers.relay.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import EventBus
 from workers.relay.relay import Relay
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 OPENED = BusMessage("incident.opened", "1")

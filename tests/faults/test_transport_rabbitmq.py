@@ -21,7 +21,8 @@ from tests.faults.conftest import HintWorker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
 from workers.notify.event_bus_listener import EventBusListener
-from workers.relay.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import EventBus
+from workers.relay.sent_batch import BusMessage
 
 pytestmark = pytest.mark.xdist_group("faults")
 

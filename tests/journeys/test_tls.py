@@ -32,7 +32,8 @@ from tests.brokers import RabbitBroker, broker_settings
 from tests.conftest import Database
 from tests.tls import Streams, tls_proxy
 from tests.waiting import eventually
-from workers.relay.event_bus import BusMessage, EventBus, PublishResult
+from workers.relay.event_bus import EventBus, PublishResult
+from workers.relay.sent_batch import BusMessage
 from workers.stack.servers import EmbeddedServers
 
 CHANNEL = "tocsin:test"

@@ -20,7 +20,7 @@ from tasks.app import make_app
 from tasks.broker.blocking import blocked_reason
 from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, declare_service_queues, notifier_queue
 from tasks.settings import BrokerSettings
-from workers.relay.sent_batch import SentBatch
+from workers.relay.sent_batch import BusMessage, SentBatch
 
 MAX_UNREAD: Final = 100_000
 """The maximum number of messages kept in a queue on Valkey.
@@ -32,13 +32,6 @@ CHECK_SECONDS: Final = 5.0
 """How many seconds an idle connection is trusted before it is checked with a request."""
 
 log = structlog.get_logger(__name__)
-
-
-class BusMessage(NamedTuple):
-    """An event to publish: its type, which is the routing key, and its CloudEvent as a JSON string."""
-
-    type: str
-    body: str
 
 
 class PublishResult(NamedTuple):
@@ -66,7 +59,7 @@ class EventBus:
         self._overfull: set[str] = set()
         self.responded_at = time.monotonic()
         """When the broker last responded to a request, as a time of the monotonic clock."""
-        self._interrupted: SentBatch[BusMessage] | None = None
+        self._interrupted: SentBatch | None = None
         self._awaited: set[BusMessage] = set()
         self._confirmed_late: set[BusMessage] = set()
 

@@ -22,8 +22,9 @@ from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupListener
 from tasks.settings import BrokerSettings
-from workers.relay.event_bus import BusMessage, EventBus
+from workers.relay.event_bus import EventBus
 from workers.relay.recent_events import RecentEvents
+from workers.relay.sent_batch import BusMessage
 from workers.relay.sweeper import Sweeper
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, NamedTuple
 
 from kombu.messaging import Producer
 
@@ -21,19 +21,32 @@ BLOCKED_CONFIRM_SECONDS: Final = 0.2
 SEND_SECONDS: Final = 4.0
 """How many seconds a batch may take to be sent and confirmed. It is limited because the relay holds a transaction."""
 
+MAX_IN_FLIGHT_BYTES: Final = 256 * 1024
+"""How many bytes of message bodies may be sent but not yet confirmed.
+
+RabbitMQ does not read from a connection that it blocks. If more was in flight than the sockets can buffer, the sender
+would wait in a write, in which it cannot read that it is blocked, and the connection would be lost when the write times
+out.
+"""
+
 _PROBE_TAG: Final = 1
 
-M = TypeVar("M")
+
+class BusMessage(NamedTuple):
+    """An event to publish: its type, which is the routing key, and its CloudEvent as a JSON string."""
+
+    type: str
+    body: str
 
 
-class SentBatch(Generic[M]):
+class SentBatch:
     """Messages sent on a channel of their own, which numbers them from 2. The first message is a probe.
 
     As soon as RabbitMQ blocks the connection, no more messages are sent. If it blocks publishers from the start, only
     the probe is sent.
     """
 
-    def __init__(self, connection: Any, messages: Sequence[M]) -> None:
+    def __init__(self, connection: Any, messages: Sequence[BusMessage]) -> None:
         """Open the channel.
 
         :raises Exception: the connection failed.
@@ -46,7 +59,8 @@ class SentBatch(Generic[M]):
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
         self._sent = 0
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}
+        """The sizes in bytes of the messages that were sent but not yet confirmed or rejected, by tag."""
         self._rejected: set[int] = set()
 
     @property
@@ -60,7 +74,7 @@ class SentBatch(Generic[M]):
         return frozenset(tag - _PROBE_TAG - 1 for tag in self._rejected)
 
     @property
-    def confirmed(self) -> list[M]:
+    def confirmed(self) -> list[BusMessage]:
         """The messages that RabbitMQ has confirmed."""
         others = self.unconfirmed | self.rejected
         return [message for index, message in enumerate(self._messages) if index not in others]
@@ -78,22 +92,24 @@ class SentBatch(Generic[M]):
         """Whether RabbitMQ has confirmed or rejected everything that was sent."""
         return not self._open
 
-    def send(self, publish: Callable[[Producer, M], None]) -> None:
+    def send(self, publish: Callable[[Producer, BusMessage], None]) -> None:
         """Send the messages with ``publish``, and wait until RabbitMQ has confirmed or rejected them.
 
         Stop as soon as RabbitMQ blocks the connection, or after about ``SEND_SECONDS``.
 
         :raises Exception: the connection failed, or RabbitMQ does not respond.
         """
-        self._count()
+        self._count(0)
         send_probe(self._channel)
         while _PROBE_TAG in self._open and not self.is_blocked:
             self._connection.drain_events(timeout=CONFIRM_SECONDS)
         producer = Producer(self._channel, auto_declare=False)
         for message in self._messages:
-            if self.is_blocked or time.monotonic() > self._deadline:
+            while sum(self._open.values()) > MAX_IN_FLIGHT_BYTES and self._may_send:
+                self._connection.drain_events(timeout=CONFIRM_SECONDS)
+            if not self._may_send:
                 break
-            self._count()
+            self._count(len(message.body.encode()))
             publish(producer, message)
         while self._open and time.monotonic() < self._deadline:
             try:
@@ -115,9 +131,13 @@ class SentBatch(Generic[M]):
         """Close the channel."""
         self._channel.close()
 
-    def _count(self) -> None:
+    @property
+    def _may_send(self) -> bool:
+        return not self.is_blocked and time.monotonic() < self._deadline
+
+    def _count(self, size: int) -> None:
         self._sent += 1
-        self._open.add(self._sent)
+        self._open[self._sent] = size
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self._settle(tag, multiple)
@@ -126,6 +146,7 @@ class SentBatch(Generic[M]):
         self._rejected |= self._settle(tag, multiple)
 
     def _settle(self, tag: int, multiple: bool) -> set[int]:
-        settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}
-        self._open -= settled
+        settled = {each for each in self._open if each <= tag} if multiple else self._open.keys() & {tag}
+        for each in settled:
+            del self._open[each]
         return settled
