@@ -65,6 +65,11 @@ class Caller:
         program = f"{actor.kind}:{actor.organization_id}:{_quoted(self.token_name)}"
         return program if actor.user_id is None else f"{program} as user:{actor.user_id}"
 
+    @property
+    def audit_name(self) -> str:
+        """How the audit log names an operator who makes a change."""
+        return self.token_name or f"ops token {self.token_id}"
+
     def may_read_command_of(self, caller_key: str) -> bool:
         """Return whether this caller may read a command that ``caller_key`` submitted.
 

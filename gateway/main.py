@@ -30,7 +30,7 @@ from gateway.http.request_target import RequestTarget
 from gateway.http.responses import HttpResponse, accepts_problem_json, error_response
 from gateway.ops import api as ops_api
 from gateway.ops import login as ops_login
-from gateway.ops import overview as ops_overview
+from gateway.ops.console import routes as ops_console
 from gateway.ops.sessions import OpsSessions
 from gateway.pages.routes import routes as page_routes
 from gateway.pages.site import Site
@@ -119,7 +119,7 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
             *documentation.routes(ENDPOINTS),
             *page_routes(container, site),
             *ops_login.routes(container, site),
-            *ops_overview.routes(container, site),
+            *ops_console.routes(container, site),
         ],
         middleware=[Middleware(RequestLog), Middleware(RequestTarget)],
         exception_handlers={404: partial(_not_found, site), 405: partial(_not_allowed, site)},

@@ -171,7 +171,7 @@ async def requeue_dead(context: RequestContext) -> HttpResponse:
             start_requeue,
             selection=selection,
             reason=reason,
-            by=_operator(context),
+            by=context.caller.audit_name,
             rate_per_second=rate,
             stop_after=stop_after,
         )
@@ -184,7 +184,7 @@ async def discard_dead_letters(context: RequestContext) -> HttpResponse:
     fields = await body_fields(context, "ids", "fingerprint", "all", "reason")
     selection, reason = _selection(fields), fields.reason()
     fields.require_valid()
-    discard = partial(discard_dead, selection=selection, reason=reason, by=_operator(context))
+    discard = partial(discard_dead, selection=selection, reason=reason, by=context.caller.audit_name)
     return json_response(200, await context.container.operations.write(discard))
 
 
@@ -199,7 +199,9 @@ async def stop_requeue(context: RequestContext) -> HttpResponse:
     fields = await body_fields(context, "reason")
     reason = fields.reason()
     fields.require_valid()
-    stop = partial(stop_operation, operation_id=context.row_id("operation"), reason=reason, by=_operator(context))
+    stop = partial(
+        stop_operation, operation_id=context.row_id("operation"), reason=reason, by=context.caller.audit_name
+    )
     return json_response(200, await context.container.operations.write(stop))
 
 
@@ -239,7 +241,7 @@ async def hold_target(context: RequestContext) -> HttpResponse:
             scope=scope,
             target=target,
             reason=reason,
-            by=_operator(context),
+            by=context.caller.audit_name,
             known_types=frozenset(CATALOG),
             release_at=release_at,
         )
@@ -252,7 +254,7 @@ async def release_target(context: RequestContext) -> HttpResponse:
     fields = await body_fields(context, "reason")
     reason = fields.reason()
     fields.require_valid()
-    release = partial(release_hold, hold_id=context.row_id("hold"), reason=reason, by=_operator(context))
+    release = partial(release_hold, hold_id=context.row_id("hold"), reason=reason, by=context.caller.audit_name)
     await context.container.operations.write(release)
     return HttpResponse(204)
 
@@ -290,7 +292,7 @@ async def retry_one_delivery(context: RequestContext) -> HttpResponse:
     fields = await body_fields(context, "reason")
     reason = fields.reason()
     fields.require_valid()
-    retry = partial(retry_delivery, delivery_id=context.uuid("delivery"), reason=reason, by=_operator(context))
+    retry = partial(retry_delivery, delivery_id=context.uuid("delivery"), reason=reason, by=context.caller.audit_name)
     return json_response(202, await context.container.operations.write(retry))
 
 
@@ -359,11 +361,6 @@ def _sliced(
         url=context.url,
         query=context.query,
     )
-
-
-def _operator(context: RequestContext) -> str:
-    """Return who makes a change, as the audit log names them."""
-    return context.caller.token_name or f"ops token {context.caller.token_id}"
 
 
 # --- declarations --------------------------------------------------------------------------------------------------

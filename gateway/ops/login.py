@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from starlette.routing import Route
 
-from gateway.auth import Credential
+from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.responses import HttpResponse
 from gateway.ops.sessions import COOKIE, COOKIE_PATH, MAX_AGE_SECONDS, OpsSessions
@@ -45,7 +45,7 @@ async def log_in(request: PageRequest) -> HttpResponse:
     if (locked := _locked(request)) is not None:
         return locked
     digest = hashlib.sha256(_token(request).strip().encode("utf-8", "replace")).digest()
-    token_id = await token_id_of(request, Credential(digest, None, None))
+    token_id = await _token_id_of(request, Credential(digest, None, None))
     return _failed(request, NOT_VALID) if token_id is None else _opened(request, token_id)
 
 
@@ -75,7 +75,7 @@ async def _with_ticket(request: PageRequest, ticket: str) -> HttpResponse:
         credential = await OpsSessions(request.container).token_credential(claims.token_id)
     except (ExpiredTicket, InvalidTicket, Unauthenticated):
         return _failed(request, WRONG_TICKET)
-    token_id = await token_id_of(request, credential)
+    token_id = await _token_id_of(request, credential)
     is_first = await request.container.operations.write(lambda connection: use_login_ticket(connection, claims))
     if token_id is None or not is_first:
         return _failed(request, WRONG_TICKET)
@@ -83,13 +83,18 @@ async def _with_ticket(request: PageRequest, ticket: str) -> HttpResponse:
     return _opened(request, token_id)
 
 
-async def token_id_of(request: PageRequest, credential: Credential) -> int | None:
-    """Return the id of an operators' token, or ``None`` if the credential is anything else."""
+async def operator_of(request: PageRequest, credential: Credential) -> Caller | None:
+    """Return the operator to whom a credential belongs, or ``None`` if it is anything but an operators' token."""
     try:
         caller = await request.container.authenticator.authenticate(credential, deadline=request.deadline())
     except (Unauthenticated, Forbidden):
         return None
-    return caller.token_id if caller.actor.kind is CallerKind.OPS and caller.ops_role is not None else None
+    return caller if caller.actor.kind is CallerKind.OPS and caller.ops_role is not None else None
+
+
+async def _token_id_of(request: PageRequest, credential: Credential) -> int | None:
+    operator = await operator_of(request, credential)
+    return None if operator is None else operator.token_id
 
 
 def _token(request: PageRequest) -> str:
@@ -127,4 +132,4 @@ def _failed(request: PageRequest, error: str) -> HttpResponse:
 def _form(
     request: PageRequest, status: int, *, error: str | None = None, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    return request.site.page("ops_login.html", status, headers, error=error)
+    return request.site.page("ops/login.html", status, headers, error=error)

@@ -30,6 +30,7 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 
 WRONG_CSRF_TOKEN: Final = f"Send the CSRF token of this session in {CSRF_HEADER}: each response to a read names it."
 
+_CSRF_FIELD: Final = CSRF_HEADER.lower().encode()
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -68,6 +69,10 @@ class OpsSessions:
         """Return a token that proves that a request comes from a page of this session."""
         return "" if self._csrf is None else self._csrf.sign(session.id)
 
+    def is_csrf_token(self, session: OpsSession, text: str | None) -> bool:
+        """Whether a text is a token that :meth:`csrf_token` has returned for this session."""
+        return bool(_read(self._csrf, text) == session.id)
+
     async def credential(self, headers: Headers, method: str) -> SessionCredential | None:
         """Return the credential of the session in a request's cookie, or ``None`` if there is no session.
 
@@ -78,7 +83,7 @@ class OpsSessions:
         session = self.read(headers)
         if session is None:
             return None
-        if method not in _SAFE_METHODS and not self._is_own(session, headers):
+        if method not in _SAFE_METHODS and not self.is_csrf_token(session, headers.get(_CSRF_FIELD)):
             raise Forbidden(WRONG_CSRF_TOKEN)
         credential = await self.token_credential(session.token_id)
         return SessionCredential(credential._replace(act_as=parse_act_as(headers)), self.csrf_token(session))
@@ -98,9 +103,6 @@ class OpsSessions:
         if found is None:
             raise Unauthenticated("Invalid token")
         return Credential(bytes(found), None, None)
-
-    def _is_own(self, session: OpsSession, headers: Headers) -> bool:
-        return bool(_read(self._csrf, headers.get(CSRF_HEADER.lower().encode())) == session.id)
 
 
 def cookie_value(headers: Headers) -> str | None:

@@ -15,6 +15,9 @@ from gateway.pages.text import linkify, time_element
 from gateway.settings import GatewaySettings
 
 STATIC: Final = Path(__file__).parent / "static"
+TEMPLATES: Final = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "ops" / "console" / "templates")
+"""The folders of the templates: those of the pages for everyone, and those of the operators' console."""
+
 FILES_PATH: Final = "/pages/files"
 
 HTML: Final = "text/html; charset=utf-8"
@@ -40,7 +43,7 @@ class Site:
         self.base_path = urlsplit(settings.public_url or "").path
         self._is_secure = (settings.public_url or "").startswith("https://")
         self._templates = Environment(
-            loader=FileSystemLoader(Path(__file__).parent / "templates"),
+            loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
