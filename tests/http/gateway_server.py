@@ -68,7 +68,7 @@ class Gateway:
     def stop(self) -> None:
         """Shut down the server if it is running, and wait for its end."""
         self.request_stop()
-        self._thread.join(20)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         self._socket.close()
 
@@ -152,7 +152,7 @@ class Worker:
     def stop(self) -> None:
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(20)
+            self._thread.join(120)
         self._engine.dispose()
         self._autocommit_engine.dispose()
         self._publisher.close()
