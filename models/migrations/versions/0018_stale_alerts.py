@@ -1,6 +1,6 @@
 """Add to incidents when their alerts are stale.
 
-Revision: 0022, after 0017. If it is interrupted, it can be run again.
+Revision: 0018, after 0017. If it is interrupted, it can be run again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022"
+revision = "0018"
 down_revision = "0017"
 branch_labels = None
 depends_on = None
