@@ -1,4 +1,6 @@
-"""The parser that turns a webhook request from Prometheus Alertmanager (version 4) into a command.
+"""The parser that turns a webhook request from Prometheus Alertmanager or from Grafana into a command.
+
+Alertmanager sends version 4 of the format. Grafana's own Alertmanager sends the same fields and more, as version 1.
 
 One request holds one group: alerts that a route in Alertmanager has grouped by its ``group_by`` labels. Each group has
 one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is firing. The most
@@ -35,7 +37,11 @@ from tasks.commands.fields import (
     text,
 )
 
-VERSION: Final = "4"
+VERSIONS: Final = ("4", "1")
+"""The versions of the format: Alertmanager's and Grafana's."""
+
+UNKNOWN_VERSION: Final = "Only version 4, of Alertmanager, and version 1, of Grafana, are understood."
+
 _RANKS: Final = {"warning": 1, "critical": 2}
 """The severities that have a status of their own, in ascending order."""
 
@@ -44,24 +50,33 @@ DEFAULT_TITLE: Final = "Alert"
 
 _GROUP_FIELDS: Final = frozenset(
     {"version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels", "commonAnnotations"}
-    | {"externalURL", "alerts"}
+    | {"externalURL", "alerts", "notification_reason"}
+    # Grafana's.
+    | {"orgId", "title", "state", "message"}
 )
 _ALERT_FIELDS: Final = frozenset(
     {"status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"}
+    # Grafana's.
+    | {"silenceURL", "dashboardURL", "panelURL", "imageURL", "values", "valueString", "orgId"}
 )
 
 
 def parse_alert_group(
-    body: Mapping[str, JSON], *, source: str | None = None, default_project: str | None = None
+    body: Mapping[str, JSON],
+    *,
+    source: str | None = None,
+    default_project: str | None = None,
+    stale_seconds: int | None = None,
 ) -> ReceiveAlerts | None:
-    """Return the command for an Alertmanager request body.
+    """Return the command for a request body of Alertmanager or Grafana.
 
     Return ``None`` if the body says that the group is resolved but omits some of its alerts, which may be firing.
 
     :param source: a name that keeps the groups of several Alertmanagers apart. It becomes the beginning of the key.
     :param default_project: the slug of the project for alerts that name none, or an unknown one.
-    :raises InvalidFields: if the body is not valid in version 4 of the format. The exception lists the errors by field.
-        If several alerts are invalid, it lists only the first one. Fields that are not used may have any value.
+    :param stale_seconds: how long after the last notification of the group its incident is closed, if at all.
+    :raises InvalidFields: if the body is not valid in its version of the format. The exception lists the errors by
+        field. If several alerts are invalid, it lists only the first one. Fields that are not used may have any value.
     :raises BodyTooLarge: if the command exceeds the size limit for a single command.
     """
     try:
@@ -75,6 +90,8 @@ def parse_alert_group(
                 "defaultProject": default_project or None,
                 "severity": group.severity,
                 "startsAt": group.started_at,
+                "lastStartsAt": group.last_started_at,
+                "staleSeconds": stale_seconds,
             }
         )
     except ValidationError as error:
@@ -100,9 +117,10 @@ def unknown_fields(body: Mapping[str, JSON]) -> list[str]:
 
 
 def _version(value: JSON) -> str:
-    if text(value) != VERSION:
-        raise field_error(f"Only version {VERSION} is understood.")
-    return VERSION
+    version = text(value)
+    if version not in VERSIONS:
+        raise field_error(UNKNOWN_VERSION)
+    return version
 
 
 _USED_LABELS: Final = frozenset({"project", "severity", "alertname"})
@@ -184,6 +202,13 @@ class _Group(BaseModel):
     def started_at(self) -> str | None:
         first = min((alert.starts_at for alert in self.firing if alert.starts_at is not None), default=None)
         return None if first is None else first.isoformat()
+
+    @property
+    def last_started_at(self) -> str | None:
+        """When the last firing alert started, or ``None`` if that is unknown for any of them."""
+        starts = [alert.starts_at for alert in self.firing]
+        known = [start for start in starts if start is not None]
+        return max(known).isoformat() if known and len(known) == len(starts) else None
 
     @property
     def severity(self) -> str | None:

@@ -174,10 +174,10 @@ _OTHER_SCHEMAS: Final[Json] = {
     "Nothing": {"type": "object", "additionalProperties": False},
     "CommandList": _object(commands=_list(component_reference("Command"))),
     "AlertGroup": {
-        "description": "What Alertmanager posts, version 4 of its webhook; other fields are ignored.",
+        "description": "What Alertmanager posts (version 4) or Grafana (version 1); other fields are ignored.",
         "type": "object",
         "properties": {
-            "version": {"enum": ["4", 4]},
+            "version": {"enum": ["4", 4, "1", 1]},
             "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
             "groupLabels": {"description": "Shown in the title, as far as their values are text."},

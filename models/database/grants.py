@@ -86,6 +86,8 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     ),
     # Publishes events, carries out requeues, records numbers, and deletes old rows.
     "tocsin_relay": (
+        # A command closes the incident of stale alerts.
+        Grant("INSERT", ("commands",)),
         Grant("UPDATE (announced_at)", ("events",)),
         Grant("UPDATE", ("command_floor", "holds", "bulk_operations", "requeued_commands")),
         Grant(f"UPDATE ({_REQUEUED_COLUMNS})", ("commands",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import (
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     SmallInteger,
     Table,
     Text,
@@ -48,6 +49,9 @@ incidents = Table(
     # The rule that opened the incident, and its generation at that time.
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
+    # When the incident is closed unless its alerts are mentioned again, and how many seconds after they were mentioned.
+    Column("alerts_stale_at", Timestamp, nullable=True),
+    Column("alerts_stale_seconds", Integer, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
     # Whichever of the two is set determines the incident's subject.
     CheckConstraint("alert_rule_id IS NULL OR dedup_key IS NULL", name="one_subject"),
@@ -62,6 +66,11 @@ Index(
     "incidents_open_alert_rule_idx",
     incidents.c.alert_rule_id,
     postgresql_where=text(f"{IS_OPEN} AND alert_rule_id IS NOT NULL"),
+)
+Index(
+    "incidents_stale_alerts_idx",
+    incidents.c.alerts_stale_at,
+    postgresql_where=text(f"{IS_OPEN} AND alerts_stale_at IS NOT NULL"),
 )
 # Keys come from other systems and may be long, so a digest is indexed.
 Index(
@@ -118,6 +127,8 @@ class Incident:
     last_activity_at: datetime
     alert_rule_id: int | None = None
     alert_rule_generation: int | None = None
+    alerts_stale_at: datetime | None = None
+    alerts_stale_seconds: int | None = None
     projects: frozenset[int] = field(default_factory=frozenset)
 
     @property
@@ -150,6 +161,8 @@ class Incident:
         old, self.status, self.status_method = self.status, status, by
         if status is IncidentStatus.CLOSED:
             self.date_closed = at
+            # It must not be closed again if somebody reopens it.
+            self.alerts_stale_at = self.alerts_stale_seconds = None
         elif status is IncidentStatus.OPEN:
             self.date_closed = None
         return old
@@ -157,6 +170,19 @@ class Incident:
     def bump_version(self) -> None:
         """Increase the version after a comment was edited or deleted, because neither records an activity."""
         self.version += 1
+
+    def expect_alerts(self, within_seconds: int | None, *, at: datetime) -> bool:
+        """Set how long after ``at`` the incident is closed unless its alerts are mentioned again; ``None`` means never.
+
+        Return whether anything changed. If that time is already over, the incident may be about to be closed. A new
+        version prevents it, because the incident is closed on the condition that its version is still the same.
+        """
+        if self.alerts_stale_at is not None and self.alerts_stale_at <= at:
+            self.version += 1
+        stale_at = None if within_seconds is None else at + timedelta(seconds=within_seconds)
+        changed = (stale_at, within_seconds) != (self.alerts_stale_at, self.alerts_stale_seconds)
+        self.alerts_stale_at, self.alerts_stale_seconds = stale_at, within_seconds
+        return changed
 
     def next_event_sequence(self) -> int:
         """Return the sequence number of the next event about this incident: 1, 2, 3, …"""

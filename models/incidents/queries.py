@@ -66,6 +66,8 @@ def incident_from_row(row: Any, *, projects: Iterable[int] = ()) -> Incident:
         last_activity_at=row.last_activity_at,
         alert_rule_id=row.alert_rule_id,
         alert_rule_generation=row.alert_rule_generation,
+        alerts_stale_at=row.alerts_stale_at,
+        alerts_stale_seconds=row.alerts_stale_seconds,
         projects=frozenset(projects),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -24,10 +24,16 @@ AlertStart = Annotated[
 """When an alert started. Go programs send the beginning of the year 1 for a time that they do not know."""
 
 
+MIN_STALE_SECONDS: Final = 60
+MAX_STALE_SECONDS: Final = 30 * 24 * 60 * 60
+
+
 class ReceiveAlerts(Command):
     """Open an alert group's incident, change its severity, or close it, so that it follows the group's state.
 
-    ``default_project`` is the slug of the project that is used if ``project`` is missing or unknown.
+    ``default_project`` is the slug of the project that is used if ``project`` is missing or unknown. ``starts_at`` and
+    ``last_starts_at`` say when the first and the last of the firing alerts started. If ``stale_seconds`` is set, the
+    incident is closed once no such command has come for its group for so long.
     """
 
     name: ClassVar[str] = "alertmanager.receive"
@@ -39,3 +45,7 @@ class ReceiveAlerts(Command):
     default_project: OptionalText = Field(default=None, alias="defaultProject")
     severity: OptionalText = None
     starts_at: AlertStart = Field(default=None, alias="startsAt")
+    last_starts_at: AlertStart = Field(default=None, alias="lastStartsAt")
+    stale_seconds: Annotated[int | None, Field(ge=MIN_STALE_SECONDS, le=MAX_STALE_SECONDS)] = Field(
+        default=None, alias="staleSeconds"
+    )

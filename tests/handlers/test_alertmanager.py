@@ -137,16 +137,46 @@ def test_resolved_alerts_without_an_open_incident_change_nothing(harness: Harnes
     assert harness.row_counts() == before
 
 
-def test_alerts_that_fire_again_open_another_incident(harness: Harness, acme: Acme) -> None:
-    for command in (firing(), resolved()):
+def closed_over_a_minute_ago(harness: Harness, acme: Acme) -> None:
+    """Open an incident for alerts that started at 03:04:05, let Alertmanager close it, and let a minute pass."""
+    for command in (firing(startsAt="2026-01-02T03:04:05Z"), resolved()):
         harness.execute(command, **acme.by_service())
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE incidents SET date_closed = date_closed - interval '61 seconds'")
 
-    code, _ = harness.execute(firing("critical"), **acme.by_service())
+
+def test_alerts_that_fire_again_open_another_incident(harness: Harness, acme: Acme) -> None:
+    closed_over_a_minute_ago(harness, acme)
+
+    code, _ = harness.execute(firing("critical", lastStartsAt="2026-01-02T03:05:00Z"), **acme.by_service())
 
     assert code == 201
     assert [(incident.identifier, incident.status) for incident in alert_incidents(harness)] == [(2, 2), (3, 20)]
+
+
+@pytest.mark.parametrize(
+    ("last_start", "code"),
+    [("2026-01-02T03:04:05Z", 200), ("2026-01-02T03:00:00Z", 200), ("2026-01-02T03:04:06Z", 201), (None, 201)],
+)
+def test_alerts_that_all_started_no_later_than_their_closed_incident_reopen_it(
+    harness: Harness, acme: Acme, last_start: str | None, code: int
+) -> None:
+    closed_over_a_minute_ago(harness, acme)
+
+    assert harness.execute(firing(lastStartsAt=last_start), **acme.by_service())[0] == code
+
+
+def test_a_person_who_closed_the_incident_keeps_it_closed_although_the_same_alerts_fire(
+    harness: Harness, acme: Acme
+) -> None:
+    harness.execute(firing(startsAt="2026-01-02T03:04:05Z"), **acme.by_service())
+    harness.execute(set_status(2), **acme.by("mem"))
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE incidents SET date_closed = date_closed - interval '61 seconds'")
+
+    code, _ = harness.execute(firing(lastStartsAt="2026-01-02T03:04:05Z"), **acme.by_service())
+
+    assert code == 201
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
+from gateway.api.alertmanager import UNKNOWN_VERSION
 from gateway.container import Timeouts
 from gateway.main import ENDPOINTS
 from gateway.openapi.components import build_schemas
@@ -120,7 +121,7 @@ def test_alerts_without_a_known_project_are_accepted_and_then_rejected(
 @pytest.mark.parametrize(
     ("body", "errors"),
     [
-        (payload(version="3"), {"version": ["Only version 4 is understood."]}),
+        (payload(version="3"), {"version": [UNKNOWN_VERSION]}),
         (payload_without(FIRING, "groupKey"), {"groupKey": ["This field is required."]}),
         (payload(alerts=[{"status": 1}]), {"alerts": {"0": {"status": ["Valid values: firing, resolved."]}}}),
         ([payload()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
@@ -230,6 +231,53 @@ def test_a_source_and_a_default_project_come_from_the_query(gateway: Gateway, bu
     incidents = [response.json()["commands"][0]["outcome"]["body"] for response in (eu, us)]
     assert [incident["projects"] for incident in incidents] == [["p2"], ["p2"]]
     assert incidents[0]["identifier"] != incidents[1]["identifier"]
+
+
+GRAFANA = {
+    "orgId": 1,
+    "title": "[FIRING:1] HighLatency (p1)",
+    "state": "alerting",
+    "message": "**Firing**",
+}
+GRAFANA_ALERT = {
+    "silenceURL": "https://grafana.example/alerting/silence/new",
+    "dashboardURL": "",
+    "panelURL": "",
+    "values": {"A": 3.5, "C": None},
+    "valueString": "[ var='A' labels={} value=3.5 ]",
+}
+
+
+def test_grafana_opens_and_closes_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
+    bodies = [payload(name, version="1", **GRAFANA) for name in (FIRING, RESOLVED)]
+    for alert in (alert for body in bodies for alert in body["alerts"]):
+        alert.update(GRAFANA_ALERT)
+    with gateway.client("dev-bot", Prefer="wait=20, handling=strict") as grafana:
+        opened, closed = (grafana.post(ALERTS, json=body) for body in bodies)
+
+    assert [response.json()["commands"][0]["outcome"]["status"] for response in (opened, closed)] == [201, 200]
+    assert closed.json()["commands"][0]["outcome"]["body"]["status"] == 2
+
+
+@pytest.mark.parametrize(("stale", "seconds"), [("13h", 46_800), ("1d12h", 129_600), ("90s", 90), ("", None)])
+def test_the_query_says_when_alerts_are_stale(
+    gateway: Gateway, ledger: Engine, stale: str, seconds: int | None
+) -> None:
+    response = gateway.post(f"{ALERTS}?stale={stale}", payload(), by="dev-bot")
+
+    assert response.status_code == 202
+    with ledger.connect() as connection:
+        assert connection.execute(select(commands.c.payload["stale_seconds"])).scalar() == seconds
+
+
+@pytest.mark.parametrize("query", [f"stale={each}" for each in ("x", "13", "59s", "31d", "1h1d", "0h", "99999999d")])
+def test_an_impossible_staleness_is_refused(gateway: Gateway, ledger: Engine, query: str) -> None:
+    response = gateway.post(f"{ALERTS}?{query}", payload(), by="dev-bot")
+
+    assert (response.status_code, response.json()) == (
+        400, {"stale": ["Send a duration from 1m to 30d, such as 13h or 1h30m."]},
+    )  # fmt: skip
+    assert accepted_count(ledger) == 0
 
 
 @pytest.mark.parametrize("query", ["source=", "source=a:b", f"source={'x' * 65}", "project=%00"])

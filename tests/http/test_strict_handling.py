@@ -199,10 +199,10 @@ def test_the_fields_beside_the_items_of_a_bulk_request_are_examined(gateway: Gat
 
 def test_everything_that_alertmanager_sends_is_known(gateway: Gateway) -> None:
     response = gateway.post(ALERTS, payload(), by="dev-bot", Prefer=STRICT)
-    other = gateway.post(ALERTS, payload(orgId=1), by="dev-bot")
+    other = gateway.post(ALERTS, payload(shard=1), by="dev-bot")
 
     assert (response.status_code, "tocsin-ignored" in response.headers) == (202, False)
-    assert (other.status_code, other.headers["tocsin-ignored"]) == (202, "orgId")
+    assert (other.status_code, other.headers["tocsin-ignored"]) == (202, "shard")
 
 
 # --- the header ------------------------------------------------------------------------------------------------

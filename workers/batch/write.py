@@ -37,6 +37,8 @@ _UPDATED_FIELDS: Final = (
     "event_sequence",
     "date_closed",
     "last_activity_at",
+    "alerts_stale_at",
+    "alerts_stale_seconds",
 )
 _EDITED_FIELDS: Final = ("id", "comment", "version")
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"

@@ -38,15 +38,16 @@ SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentStat
 def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandResult:
     """Open or close the alert group's incident, or change it, so that it matches the group's state.
 
-    An incident that Alertmanager has just closed is reopened. While the group is firing, its incident takes the group's
-    title, and an earlier start.
+    An incident that Alertmanager has just closed is reopened, and so is one whose alerts all started no later than the
+    incident: Alertmanager reports alerts as resolved and firing again when its configuration changes. While the group
+    is firing, its incident takes the group's title, and an earlier start.
     """
     require_service(context.actor)
     is_firing = command.state is AlertState.FIRING
     projects = _projects(command, context) if is_firing else []
     incident = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
     if incident is None and is_firing:
-        incident = _just_closed(command, context)
+        incident = _reopenable(command, context)
     if incident is None:
         return _open(command, context, projects) if is_firing else CommandResult(200)
 
@@ -59,16 +60,20 @@ def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandRe
     return CommandResult(200, context.incident_json(incident))
 
 
-def _just_closed(command: ReceiveAlerts, context: CommandContext) -> Incident | None:
-    """Return the group's last incident if Alertmanager itself has just closed it."""
+def _reopenable(command: ReceiveAlerts, context: CommandContext) -> Incident | None:
+    """Return the group's last incident if Alertmanager itself closed it and its alerts are the same, or just did."""
     incident = context.facts.closed_incidents_by_key.get((context.organization.id, command.dedup_key))
     if incident is None or incident.date_closed is None or incident.status_method is not StatusMethod.RULE_TRIGGERED:
         return None
-    return incident if context.accepted_at - incident.date_closed <= REOPENING_PERIOD else None
+    is_recent = context.accepted_at - incident.date_closed <= REOPENING_PERIOD
+    is_same = command.last_starts_at is not None and command.last_starts_at <= incident.date_started
+    return incident if is_recent or is_same else None
 
 
 def _update(incident: Incident, command: ReceiveAlerts, context: CommandContext) -> None:
     started = min(command.starts_at or incident.date_started, incident.date_started)
+    if incident.expect_alerts(command.stale_seconds, at=context.accepted_at):
+        context.changes.updated[incident.id] = incident
     if (command.title, started) != (incident.title, incident.date_started):
         incident.title, incident.date_started = command.title, started
         incident.bump_version()
@@ -88,7 +93,9 @@ def _open(command: ReceiveAlerts, context: CommandContext, projects: list[NamedP
         status=_status_of(command.severity),
         dedup_key=command.dedup_key,
     )
-    return CommandResult(201, context.incident_json(create_incident(new, context)))
+    incident = create_incident(new, context)
+    incident.expect_alerts(command.stale_seconds, at=context.accepted_at)
+    return CommandResult(201, context.incident_json(incident))
 
 
 def _projects(command: ReceiveAlerts, context: CommandContext) -> list[NamedProject]:

@@ -55,8 +55,10 @@ def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
     if new is not IncidentStatus.CLOSED and context.facts.other_holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    # An actor that is not a person is the system, which closes the incidents of a rule that was changed or deleted.
-    by = StatusMethod.MANUAL if context.actor.is_person else StatusMethod.RULE_UPDATED
+    by = StatusMethod.MANUAL
+    if not context.actor.is_person:
+        # The system closes the incidents of a rule that was changed or deleted, and those of alerts that are stale.
+        by = StatusMethod.RULE_TRIGGERED if incident.alert_rule_id is None else StatusMethod.RULE_UPDATED
     change = change_status(incident, new, context, by=by, comment=command.comment)
     if context.actor.is_person:
         reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED

@@ -1,7 +1,7 @@
 """The sweeper, which sends new hints for accepted commands that no worker has claimed, even if earlier hints were lost.
 
 It also sends canaries, which show whether a worker consumes each queue, deletes expired rows, carries out requeues,
-records the numbers of each minute, and releases holds whose time has come.
+records the numbers of each minute, releases holds whose time has come, and closes the incidents of stale alerts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from models.operations.requeue import advance_requeue
 from models.operations.retention import RetentionPass
 from models.operations.series import record_minute
 from tasks.broker.hint_publisher import HintPublisher
+from workers.relay.stale_alerts import close_stale_alerts
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
 OVERDUE_SECONDS: Final = 3.0
@@ -43,8 +44,8 @@ FLOOR_SECONDS: Final = 2.0
 that have finished in the meantime."""
 
 RECORD_SECONDS: Final = 5.0
-"""How many seconds pass before the sweeper looks again whether a minute is over, a hold has expired or a requeue was
-asked for."""
+"""How many seconds pass before the sweeper looks again whether a minute is over, a hold has expired, a requeue was
+asked for, or alerts have become stale."""
 
 RETENTION_SECONDS: Final = 24 * 3600.0
 RETENTION_DELAY_SECONDS: Final = 60.0
@@ -179,6 +180,18 @@ class Sweeper:
                 record_minute(connection)
                 prune_processes(connection)
 
+    def close_stale_alerts(self) -> int:
+        """Close the incidents whose alerts are stale, and return their number.
+
+        While another relay sweeps, do nothing.
+        """
+        with self._engine.begin() as connection:
+            subjects = close_stale_alerts(connection) if _try_lock_sweep(connection) else []
+        if subjects:
+            self._hints.publish(Lane.COMMANDS, subjects)
+            log.info("sweep.closed_stale", incidents=len(subjects))
+        return len(subjects)
+
     def delete_old_rows(self) -> bool:
         """Delete the next part of the rows that are older than they have to be kept. Return whether there may be more.
 
@@ -202,6 +215,7 @@ class Sweeper:
                 pass
         if started >= self._record_at:
             self.record_operations()
+            self.close_stale_alerts()
             self._record_at = time.monotonic() + RECORD_SECONDS
         if self._state.is_above_floor and started >= self._raise_floor_at:
             self.raise_floor()
