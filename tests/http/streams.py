@@ -74,7 +74,14 @@ class Listener:
 @contextlib.contextmanager
 def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, **headers: str) -> Iterator[Listener]:
     """Open a stream for the duration of the block."""
-    with gateway.client(token, **headers) as client, client.stream("GET", path) as response:
+    with gateway.client(token, **headers) as client, listening_with(client, path) as listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def listening_with(client: httpx.Client, path: str = EVENTS) -> Iterator[Listener]:
+    """Open a stream with a client for the duration of the block."""
+    with client.stream("GET", path) as response:
         assert response.status_code == 200, response.read()
         listener = Listener(response)
         thread = threading.Thread(target=listener.listen, daemon=True)
