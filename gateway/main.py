@@ -62,6 +62,7 @@ from models.settings import SettingsError, check_setting_names
 from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
 from tasks.server_check import check_servers
 from tasks.startup import StartupError, free_port
+from tasks.tracing import configure_tracing, stop_tracing
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
@@ -140,6 +141,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         check_setting_names(os.environ, dotenv=Path(".env"))
         settings = GatewaySettings.from_environment()
         configure_logging(settings.log_level)
+        configure_tracing(ProcessKind.GATEWAY)
         # uvicorn would start the application first, and log more than one sentence.
         free_port(host, port)
         check_servers(settings)
@@ -156,6 +158,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
     server = GatewayServer(config, app.state.container, watch)
     tune_garbage_collection()
     server.run()
+    stop_tracing()
 
 
 def server_config(app: Starlette, settings: GatewaySettings, **options: Any) -> uvicorn.Config:

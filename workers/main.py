@@ -17,6 +17,7 @@ from tasks.log_config import ProcessKind, configure_logging, log_process_started
 from tasks.process_reporter import ProcessReporter
 from tasks.server_check import check_servers
 from tasks.startup import StartupError
+from tasks.tracing import configure_tracing, stop_tracing
 from workers.runtime.imports import importing
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
@@ -71,11 +72,14 @@ def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
     settings = WorkerSettings.from_environment()
     configure_logging(settings.log_level)
     try:
+        # In a worker only a check: its child configures its own.
+        configure_tracing(kind)
         check_servers(settings)
     except StartupError as error:
         sys.exit(str(error))
     log_process_started(kind)
     yield settings
+    stop_tracing()
     log_process_stopped(kind)
 
 

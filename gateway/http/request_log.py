@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.responses import error_response
 from models.messaging.trace import Trace
+from tasks.tracing import start_request_span
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _TRACEPARENT: Final = re.compile(
@@ -58,7 +59,11 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        record = scope[_SCOPE_KEY] = RequestRecord(read_trace(scope["headers"]))
+        trace = read_trace(scope["headers"])
+        span = start_request_span(trace.traceparent)
+        if span is not None:
+            trace = trace._replace(traceparent=span.traceparent)
+        record = scope[_SCOPE_KEY] = RequestRecord(trace)
         request_id = record.trace.request_id or ""
         structlog.contextvars.bind_contextvars(request_id=request_id, **_trace_id(record.trace))
         status: int | None = None
@@ -79,7 +84,10 @@ class RequestLog:
                 raise
             await error_response(500, {"detail": "Internal Error"}, problem=False).send(scope, receive, send_with_id)
         finally:
-            _write_line(scope, record, status, seconds=time.perf_counter() - started)
+            route = _route_of(scope, record, status)
+            if span is not None and route not in _QUIET_ROUTES:
+                span.end(scope["method"], route, status)
+            _write_line(scope, record, route, status, seconds=time.perf_counter() - started)
 
 
 def record_of(scope: Scope) -> RequestRecord:
@@ -118,10 +126,13 @@ def _is_traceparent(value: bytes) -> bool:
     return found is not None and (found["rest"] is None or found["version"] != b"00")
 
 
-def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
+def _route_of(scope: Scope, record: RequestRecord, status: int | None) -> str | None:
     # Routes outside the API have no path parameters, so their path is their route.
     # A redirect to a path with a slash has one, which may contain a ticket.
-    route = record.route or (scope["path"] if status not in (None, 307, 404) else None)
+    return record.route or (scope["path"] if status not in (None, 307, 404) else None)
+
+
+def _write_line(scope: Scope, record: RequestRecord, route: str | None, status: int | None, *, seconds: float) -> None:
     level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
     if not log.is_enabled_for(level):
         return

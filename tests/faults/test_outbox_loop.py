@@ -92,6 +92,7 @@ def a_loop(
         subjects_per_batch=subjects_per_batch,
         events_per_subject=events_per_subject,
         log_event="events.processed",
+        verb="process",
     )
 
 

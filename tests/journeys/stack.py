@@ -147,9 +147,9 @@ def post_until_accepted(client: httpx.Client, path: str, body: dict[str, Any], *
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
+def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None, **environment: str) -> Iterator[Stack]:
     """Start a stack with the demo on a free port; stop it with SIGINT at the end of the block."""
-    environment = {"BROKER_URL": broker.url} if broker else {}
+    environment |= {"BROKER_URL": broker.url} if broker else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
         cwd=folder.parent,

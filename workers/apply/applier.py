@@ -29,6 +29,7 @@ from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
+from tasks.tracing import record_spans
 from workers.apply.claim import Claimer, last_by_subject
 from workers.apply.failures import fail_commands, fail_orphaned
 from workers.apply.in_flight import InFlightBatch
@@ -57,6 +58,8 @@ class BatchResult:
     events: bool = False
     deliveries: bool = False
     progressed: bool = False
+    applied: Sequence[ClaimedCommand] = ()
+    seconds: float = 0.0
     log_facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -235,11 +238,13 @@ class Applier:
         result.finished = [outcome.id for outcome in outcomes]
         result.events = bool(changes.events)
         result.deliveries = changes.has_deliveries
+        result.applied = claimed
+        result.seconds = time.perf_counter() - started
         result.log_facts = {
             "commands": len(claimed),
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),
             "events": len(changes.events),
-            "ms": round((time.perf_counter() - started) * 1000, 1),
+            "ms": round(result.seconds * 1000, 1),
             **log_ids(claimed),
         }
 
@@ -265,6 +270,7 @@ class Applier:
         return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _log_error(self, command: ClaimedCommand, error: Exception) -> None:
+        record_spans("apply", [command], seconds=0.0, error=type(error).__name__)
         if is_contention(error):
             log.info("apply.deferred", command=str(command.id), error=str(error), **log_ids([command]))
         else:
@@ -277,6 +283,7 @@ class Applier:
         # This is called after the commit: until then, nothing has happened.
         if result.log_facts:
             log.info("batch.applied", **result.log_facts)
+            record_spans("apply", result.applied, seconds=result.seconds)
         if result.finished or result.events:
             self.on_commit(result)
 

@@ -27,6 +27,7 @@ from tasks.log_config import ProcessKind
 from tasks.outage_log import OutageLog
 from tasks.process_reporter import ProcessReporter
 from tasks.server_check import explain_refusal
+from tasks.tracing import configure_tracing, stop_tracing
 from tasks.watchdog import Watchdog, exit_stuck_process
 from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
@@ -95,6 +96,8 @@ class _Child:
 
     @classmethod
     def start(cls, settings: WorkerSettings, app: Celery, lanes: Sequence[Lane], heartbeat: Heartbeat) -> _Child:
+        # After the fork, because the exporter runs in a thread.
+        configure_tracing(ProcessKind.WORKER)
         hints, wakeups = HintPublisher(app), WakeupPublisher(settings.wake_url)
         hints.start()
         finished = 0
@@ -183,6 +186,7 @@ class _Child:
         self.hints.stop()
         self.wakeups.close()
         self.in_flight.close()
+        stop_tracing()
 
 
 def _start_deliverer(settings: WorkerSettings) -> Deliverer | None:

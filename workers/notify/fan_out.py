@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, Engine
 from models.database.errors import is_contention
 from models.messaging.outbox import PLANNING, EventSubject, WaitingEvent, hold_subject, read_waiting
 from models.messaging.trace import log_ids
+from tasks.tracing import record_spans
 from workers.notify.planner import (
     NOTHING_PLANNED,
     Addressed,
@@ -168,14 +169,16 @@ class FanOuts:
         self._announce(finished)
         self.processed += finished.events
         planned += finished
+        seconds = time.perf_counter() - started
         log.info(
             "events.planned",
             events=planned.events,
             decisions=planned.decisions,
             deliveries=planned.deliveries,
-            ms=round((time.perf_counter() - started) * 1000, 1),
+            ms=round(seconds * 1000, 1),
             **log_ids(events),
         )
+        record_spans("plan", events, seconds=seconds)
 
     def _plan_part(self, connection: Connection, part: Sequence[Addressed]) -> Planned:
         for tries_left in reversed(range(TRIES)):

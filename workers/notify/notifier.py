@@ -80,6 +80,7 @@ class Notifier:
             subjects_per_batch=SUBJECTS_PER_BATCH,
             events_per_subject=EVENTS_PER_SUBJECT,
             log_event="events.planned",
+            verb="plan",
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:

@@ -78,6 +78,7 @@ class Relay:
             subjects_per_batch=SUBJECTS_PER_BATCH,
             events_per_subject=EVENTS_PER_SUBJECT,
             log_event="events.published",
+            verb="publish",
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.messaging.outbox import BEFORE_FIRST_SUBJECT, Stage, WaitingEvent, claim_events
 from models.messaging.trace import log_ids
+from tasks.tracing import record_spans
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.polling import run_polling_loop
 
@@ -60,8 +61,9 @@ class OutboxLoop:
         subjects_per_batch: int,
         events_per_subject: int,
         log_event: str,
+        verb: str,
     ) -> None:
-        """Set up the loop. ``log_event`` names the log line that is written for each batch with events."""
+        """Set up the loop. ``log_event`` names the log line for each batch with events, ``verb`` each event's span."""
         self._engine = engine
         self._stage = stage
         self._process = process
@@ -69,6 +71,7 @@ class OutboxLoop:
         self._subjects_per_batch = subjects_per_batch
         self._events_per_subject = events_per_subject
         self._log_event = log_event
+        self._verb = verb
         self.processed = 0
         """The number of events that were processed since the start."""
         self._after = BEFORE_FIRST_SUBJECT
@@ -110,12 +113,9 @@ class OutboxLoop:
                 self._after = (events[-1].organization_id, events[-1].subject)
                 self.is_caught_up = False
             processed.after_commit()
-            log.info(
-                self._log_event,
-                **processed.counts,
-                ms=round((time.perf_counter() - started) * 1000, 1),
-                **log_ids(events),
-            )
+            seconds = time.perf_counter() - started
+            log.info(self._log_event, **processed.counts, ms=round(seconds * 1000, 1), **log_ids(events))
+            record_spans(self._verb, events, seconds=seconds)
         return bool(events) or not self.is_caught_up
 
     def _may_be_cut_off(self, events: Sequence[WaitingEvent]) -> bool:
