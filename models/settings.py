@@ -38,6 +38,7 @@ SETTING_NAMES: dict[str, str] = {
     " as name=key,key;name=key",
     "TOCSIN_KEEP_DAYS": "days after which finished commands and what followed from them are deleted (90); 0 keeps all",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
+    "TOCSIN_WORKER_NAME": "name that tells workers on one host apart in Flower; by default the process id",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }
 """The purpose of each setting, by name, as printed by `tocsin doctor`. Any other ``TOCSIN_`` name is an error."""

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,12 +40,16 @@ def run_celery_worker(
     app: Celery,
     lanes: Sequence[Lane],
     *,
+    name: str = "",
     on_child_start: Callable[[], None],
     on_child_stop: Callable[[], None],
     ready: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
 ) -> int:
     """Consume these lanes with one child process until SIGTERM, and return the exit code.
+
+    ``name`` tells workers on one host apart in Celery's node names. By default it is the process id, so the node has
+    another name after each start.
 
     ``on_child_start`` runs in every new child after the fork, where engines and threads can be created, and
     ``on_child_stop`` runs before a child exits. The child dies with this process, even if this process is killed with
@@ -83,7 +88,8 @@ def run_celery_worker(
     try:
         worker = app.Worker(
             queues=[lane.value for lane in lanes],
-            hostname=f"{'+'.join(lanes)}.{consumer_process}@%h",
+            # Celery would expand %h only in the argument of its own command.
+            hostname=f"{'+'.join(lanes)}.{name or consumer_process}@{socket.gethostname()}",
             pool="prefork",
             concurrency=1,
             without_gossip=True,

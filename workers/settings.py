@@ -41,10 +41,11 @@ class RetentionSettings(Settings):
 class WorkerSettings(ProcessSettings, SecretSettings, RetentionSettings):
     """Settings for the worker, the relay and the notifier.
 
-    ``notify_window`` is in seconds.
+    ``notify_window`` is in seconds. ``worker_name`` tells workers on one host apart in Celery's node names.
     """
 
     notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
+    worker_name: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
     public_url: str | None = None
     smtp_url: str | None = None
     mail_from: str | None = None

@@ -72,6 +72,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
     return run_celery_worker(
         app,
         lanes,
+        name=settings.worker_name,
         on_child_start=start_child,
         on_child_stop=stop_child,
         ready=ready,

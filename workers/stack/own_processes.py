@@ -90,7 +90,15 @@ def own_processes(
     names += [("relay", "relay"), ("notifier", "notifier")]
     return [
         GatewayProcess(host, port, logs=logs, environment=environment),
-        *(TocsinProcess(name, tocsin(word), log=logs / f"{name}.log", environment=environment) for name, word in names),
+        *(
+            TocsinProcess(
+                name,
+                tocsin(word),
+                log=logs / f"{name}.log",
+                environment={**environment, "TOCSIN_WORKER_NAME": name} if word == "worker" else environment,
+            )
+            for name, word in names
+        ),
     ]
 
 
