@@ -114,7 +114,7 @@ def test_every_metric_of_the_dashboards_and_alerts_exists() -> None:
     metrics.count_response("/", "GET", 200, seconds=0.1)
     metrics.track_alarms(lambda: False)
     metrics.set_parked(ParkedMessages("tocsin.parked", 0))
-    exported = set(re.findall(r"^(\w+)[{ ]", metrics.render().decode(), re.MULTILINE))
+    exported = set(re.findall(r"^(\w+)[{ ]", metrics.render()[0].decode(), re.MULTILINE))
     files = [*(ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"), ROOT / "deploy" / "prometheus" / "rules.yml"]
 
     named = {name for file in files for name in re.findall(r"\btocsin_\w+", file.read_text())}
