@@ -46,6 +46,7 @@ class OperationsService:
         self._asked_at = 0.0
         self._ledger_lock = asyncio.Lock()
         self._numbers: LedgerNumbers | None = None
+        self._reading: asyncio.Task[LedgerNumbers] | None = None
         self._numbers_at = float("-inf")
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -91,12 +92,15 @@ class OperationsService:
         async with self._ledger_lock:
             clock = asyncio.get_running_loop().time
             if clock() - self._numbers_at > CACHE_SECONDS:
-                try:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        self._numbers = await self._read(read_ledger_numbers)
-                except Exception:
-                    # The process's own metrics are needed most while something is unavailable.
-                    self._numbers = None
+                # A question that has not been answered yet is not asked again. It is not cancelled either: with a
+                # server that hangs, the cancellation would take longer than the answer may.
+                self._reading = self._reading or asyncio.create_task(self._read(read_ledger_numbers))
+                await asyncio.wait({self._reading}, timeout=ANSWER_SECONDS)
+                if not self._reading.done():
+                    return None
+                # The process's own metrics are needed most while something is unavailable.
+                self._numbers = None if self._reading.exception() else self._reading.result()
+                self._reading = None
                 self._numbers_at = clock()
             return self._numbers
 

@@ -26,10 +26,11 @@ from models.operations.tables import process_heartbeats
 from models.serializers.operations import BrokerState
 from tasks.commands.catalog import CATALOG
 from tasks.metrics.exposition import render
-from tasks.metrics.ledger import LedgerCollector
+from tasks.metrics.ledger import LedgerCollector, LedgerReader
 from tests.handlers.acme import Acme
 from tests.harness import Harness, lock_subjects
 from tests.ops.ledger import accept_comments
+from tests.waiting import eventually
 
 Cause = Callable[[Connection, Acme], None]
 
@@ -161,6 +162,20 @@ def test_a_canary_after_a_long_pause_is_given_time(harness: Harness) -> None:
         connection.execute(insert(canaries).values(queue=NOTIFIER, sent_at=ago(5)))
 
         assert find_stalls(connection) == []
+
+
+def test_the_gauges_are_absent_while_the_database_does_not_answer(harness: Harness) -> None:
+    read = LedgerReader(harness.url.replace("postgresql:", "postgresql+psycopg:"))
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE canaries")
+
+        while_it_hangs = read()
+    back = eventually(read)
+    away = LedgerReader("postgresql+psycopg://nobody@/nothing?host=/nowhere")()
+
+    assert (while_it_hangs, away) == (None, None)
+    assert back is not None
+    assert back.processes["worker"] == 0
 
 
 def exported(connection: Connection) -> str:
