@@ -12,15 +12,15 @@ from kombu.connection import Connection
 
 from gateway.container import Container
 from models.database.migrate import known_revisions
-from models.messaging.canary import CanaryStatus
 from models.refusals import Unavailable
 from tasks.broker.parked import ParkedMessages, find_parked_messages
+from tasks.broker.pubsub import responds
 from tasks.broker.topology import topology_errors
 
 T = TypeVar("T")
 
 BROKER_SECONDS: Final = 1.5
-CANARIES_SECONDS: Final = 1.0
+WAKE_UPS_SECONDS: Final = 1.0
 
 
 class HealthStatus(StrEnum):
@@ -55,18 +55,15 @@ async def run_checks(container: Container, *, with_broker: bool) -> list[HealthC
     return [check for found in await asyncio.gather(*pending) for check in found]
 
 
-async def read_canaries(container: Container) -> list[CanaryStatus]:
-    """Return the canary status of every queue, or an empty list while the database is unavailable."""
-    try:
-        async with asyncio.timeout(CANARIES_SECONDS):
-            return await container.queries.canaries()
-    except Exception:
-        # The other metrics are needed most while something is unavailable.
-        return []
+async def reaches_wake_ups(container: Container) -> bool | None:
+    """Return whether the server for wake-ups responds, or ``None`` if there is none."""
+    url = container.settings.wake_url
+    return None if url is None else await responds(url, seconds=WAKE_UPS_SECONDS)
 
 
 async def read_parked(container: Container) -> ParkedMessages | None:
     """Return the number of parked messages, or ``None`` while the broker is unavailable."""
+    # The other metrics are needed most while something is unavailable.
     try:
         async with asyncio.timeout(BROKER_SECONDS):
             return await asyncio.to_thread(_with_broker, container, find_parked_messages)

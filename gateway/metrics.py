@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 
-from models.messaging.canary import CanaryStatus
+from models.operations.ledger_numbers import LedgerNumbers
 from tasks.broker.parked import ParkedMessages
+from tasks.log_config import ProcessKind
+from tasks.metrics.exposition import new_registry, render
+from tasks.metrics.ledger import LedgerCollector
 
 _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -16,7 +19,10 @@ class Metrics:
     """The metrics of one gateway process, in their own registry."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = new_registry(ProcessKind.GATEWAY)
+        self._numbers: LedgerNumbers | None = None
+        self._servers: Mapping[str, bool] = {}
+        self._registry.register(LedgerCollector(lambda: self._numbers, lambda: self._servers))
         self._accepted = Counter(
             "tocsin_commands_accepted", "Commands accepted into the ledger", ["type"], registry=self._registry
         )
@@ -27,14 +33,6 @@ class Metrics:
         self._seconds = Histogram(
             "tocsin_http_seconds", "Time to the response, including the wait for an outcome", ["path", "method"],
             buckets=_BUCKETS_SECONDS, registry=self._registry,
-        )  # fmt: skip
-        self._canary_age = Gauge(
-            "tocsin_canary_age_seconds", "Time since a worker last consumed a canary from the queue", ["queue"],
-            registry=self._registry,
-        )  # fmt: skip
-        self._canary_transit = Gauge(
-            "tocsin_canary_way_seconds", "How long the last consumed canary took to reach a worker", ["queue"],
-            registry=self._registry,
         )  # fmt: skip
         self._parked = Gauge(
             "tocsin_parked_messages", "Messages that the transport has rejected and parked in the queue", ["queue"],
@@ -71,14 +69,9 @@ class Metrics:
         counter.inc()
         histogram.observe(seconds)
 
-    def set_canaries(self, statuses: Iterable[CanaryStatus]) -> None:
-        """Export these canary statuses and drop all earlier ones, so that no queue keeps an outdated value."""
-        self._canary_age.clear()
-        self._canary_transit.clear()
-        for status in statuses:
-            self._canary_age.labels(status.queue.value).set(status.age_seconds)
-            if status.way_seconds is not None:
-                self._canary_transit.labels(status.queue.value).set(status.way_seconds)
+    def set_ledger(self, numbers: LedgerNumbers | None) -> None:
+        """Export the ledger's numbers, or nothing but the database's absence."""
+        self._numbers = numbers
 
     def set_parked(self, parked: ParkedMessages | None) -> None:
         """Export the number of parked messages, or nothing if it is unknown."""
@@ -86,6 +79,10 @@ class Metrics:
         if parked is not None:
             self._parked.labels(parked.queue).set(parked.messages)
 
-    def render(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
-        return generate_latest(self._registry)
+    def set_servers(self, servers: Mapping[str, bool]) -> None:
+        """Export whether this gateway reaches each of these servers, besides the database."""
+        self._servers = servers
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics in the format that an ``Accept`` header asks for, and their content type."""
+        return render(self._registry, accept)

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.unavailable import TRY_AGAIN, unavailable_if_transient
 from models.database.errors import is_transient
+from models.operations.ledger_numbers import LedgerNumbers, read_ledger_numbers
 from models.operations.overview import read_overview, read_queues
 from models.serializers.operations import BrokerState, BrokerStatusJson, OverviewJson, QueueJson
 from tasks.broker_status import BrokerStatus, read_broker_status
+from tasks.metrics.ledger import ANSWER_SECONDS, CACHE_SECONDS
 from tasks.settings import BrokerSettings
 
 T = TypeVar("T")
@@ -42,6 +44,10 @@ class OperationsService:
         self._broker_lock = asyncio.Lock()
         self._broker: BrokerStatus | None = None
         self._asked_at = 0.0
+        self._ledger_lock = asyncio.Lock()
+        self._numbers: LedgerNumbers | None = None
+        self._reading: asyncio.Task[LedgerNumbers] | None = None
+        self._numbers_at = float("-inf")
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Return what a function reads.
@@ -80,6 +86,23 @@ class OperationsService:
     async def snapshot(self) -> Snapshot:
         """Return the overview and the queues."""
         return Snapshot(await self.overview(), await self.queues())
+
+    async def ledger_numbers(self) -> LedgerNumbers | None:
+        """Return the numbers for the metrics, a few seconds old at most, or ``None`` without an answer in time."""
+        async with self._ledger_lock:
+            clock = asyncio.get_running_loop().time
+            if clock() - self._numbers_at > CACHE_SECONDS:
+                # A question that has not been answered yet is not asked again. It is not cancelled either: with a
+                # server that hangs, the cancellation would take longer than the answer may.
+                self._reading = self._reading or asyncio.create_task(self._read(read_ledger_numbers))
+                await asyncio.wait({self._reading}, timeout=ANSWER_SECONDS)
+                if not self._reading.done():
+                    return None
+                # The process's own metrics are needed most while something is unavailable.
+                self._numbers = None if self._reading.exception() else self._reading.result()
+                self._reading = None
+                self._numbers_at = clock()
+            return self._numbers
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:

@@ -21,12 +21,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from http import HTTPStatus
 from typing import ClassVar, Final
 
 from models.types import JSON
 
 FIELD_REQUIRED: Final = "This field is required."
 FIELD_NOT_NULL: Final = "This field may not be null."
+
+
+def reason_code(status: int) -> str:
+    """Return the code of a refusal about which nothing more precise is known: its status's phrase in snake case.
+
+    >>> reason_code(404)
+    'not_found'
+    """
+    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 
 class Refusal(Exception):

@@ -37,6 +37,8 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"
     " as name=key,key;name=key",
     "TOCSIN_KEEP_DAYS": "days after which finished commands and what followed from them are deleted (90); 0 keeps all",
+    "TOCSIN_METRICS": "where a worker, relay or notifier serves its metrics, as HOST:PORT, or as HOST:FIRST-LAST for"
+    " several on one host, each on the first port that is free; without it, nowhere",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
     "TOCSIN_WORKER_NAME": "name that tells workers on one host apart in Flower; by default the process id",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",

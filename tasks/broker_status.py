@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from kombu.connection import Connection
 
 from models.enums import Lane
 from tasks.app import make_app
+from tasks.inquiry import Inquiry
 from tasks.settings import BrokerSettings
 
 ANSWER_SECONDS: Final = 1.5
@@ -40,35 +39,12 @@ def read_broker_status(settings: BrokerSettings, *, seconds: float = ANSWER_SECO
     connection ends in the background.
     """
     kind = "redis" if settings.on_redis else "rabbitmq"
-    question = _Question(lambda: _ask(settings, seconds))
-    answer = question.wait(seconds)
-    if isinstance(answer, BrokerStatus):
-        return answer
-    reason = "it does not answer" if answer is None else _first_line(answer)
+    try:
+        return Inquiry(lambda: _ask(settings, seconds), name="broker status").wait(seconds)
+    except Exception as error:
+        reason = _first_line(error)
     detail = f"The broker cannot be reached: {reason}. Commands are accepted, and applied as the sweeper finds them."
     return BrokerStatus(False, kind, detail, NO_CONSUMERS)
-
-
-@dataclass(slots=True)
-class _Question:
-    """A question that is asked in a thread of its own, because a connection attempt may ignore its time limit."""
-
-    ask: Callable[[], BrokerStatus]
-    answer: BrokerStatus | Exception | None = field(default=None, init=False)
-    _answered: threading.Event = field(default_factory=threading.Event, init=False)
-
-    def wait(self, seconds: float) -> BrokerStatus | Exception | None:
-        threading.Thread(target=self._run, name="broker status", daemon=True).start()
-        self._answered.wait(seconds)
-        return self.answer
-
-    def _run(self) -> None:
-        try:
-            self.answer = self.ask()
-        except Exception as error:
-            self.answer = error
-        finally:
-            self._answered.set()
 
 
 def _ask(settings: BrokerSettings, seconds: float) -> BrokerStatus:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -104,6 +105,59 @@ class SecretSettings(Settings):
     def allowed_networks(self) -> tuple[Network, ...]:
         """The networks in ``webhook_allow``."""
         return parse_networks(self.webhook_allow)
+
+
+class MetricsAddress(NamedTuple):
+    """Where a process serves its metrics: on the first port in a range that is free."""
+
+    host: str
+    first_port: int
+    last_port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        last = f"-{self.last_port}" if self.last_port > self.first_port else ""
+        return f"{host}:{self.first_port}{last}"
+
+
+class MetricsSettings(Settings):
+    """The setting for where metrics are served. An empty ``metrics`` turns that off."""
+
+    metrics: str = ""
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, text: str) -> str:
+        if text:
+            parse_metrics_address(text)
+        return text
+
+    @property
+    def metrics_address(self) -> MetricsAddress | None:
+        """The address in ``metrics``; ``None`` if the setting is not set."""
+        return parse_metrics_address(self.metrics) if self.metrics else None
+
+
+_METRICS_ADDRESS: Final = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+
+
+def parse_metrics_address(text: str) -> MetricsAddress:
+    """Return an address given as ``HOST:PORT`` or ``HOST:FIRST-LAST``.
+
+    :raises ValueError: if it is not such an address.
+
+    >>> parse_metrics_address("127.0.0.1:9464-9473")
+    MetricsAddress(host='127.0.0.1', first_port=9464, last_port=9473)
+    >>> parse_metrics_address("[::1]:9464")
+    MetricsAddress(host='::1', first_port=9464, last_port=9464)
+    """
+    found = _METRICS_ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError("it must look like 127.0.0.1:9464 or 127.0.0.1:9464-9473")
+    first, last = int(found[3]), int(found[4] or found[3])
+    if not 0 < first <= last < 65_536:
+        raise ValueError("its ports must be between 1 and 65535, and the first not above the last")
+    return MetricsAddress(found[1] or found[2], first, last)
 
 
 class ProcessSettings(DatabaseSettings, BrokerSettings, LogSettings):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Engine
 
@@ -21,6 +23,9 @@ from tasks.tracing import configure_tracing, stop_tracing
 from workers.runtime.imports import importing
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
@@ -37,7 +42,13 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
             make_channels(settings)
         except SettingsError as error:
             sys.exit(str(error))
-        exit_code = run_apply_worker(settings, [Lane(lane) for lane in lanes], patience_seconds=patience_seconds)
+        with _shared_metrics(settings) as directory:
+            exit_code = run_apply_worker(
+                settings,
+                [Lane(lane) for lane in lanes],
+                patience_seconds=patience_seconds,
+                metrics_directory=directory,
+            )
     sys.exit(exit_code)
 
 
@@ -45,9 +56,11 @@ def run_relay() -> None:
     """Publish events, and send hints for overdue commands, until SIGTERM."""
     with importing():
         from workers.relay.relay import Relay
+        from workers.runtime.metrics import relay_registry
 
     with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
         relay = Relay(engine, settings, keep_days=settings.keep_days)
+        _serve_metrics(settings, relay_registry(relay, settings.database_url))
         with _reporting(settings, ProcessKind.RELAY, lambda: relay.processed):
             relay.run(_stop_on_signals(), announce_ready)
 
@@ -56,9 +69,11 @@ def run_notifier() -> None:
     """Plan notifications until SIGTERM."""
     with importing():
         from workers.notify.notifier import Notifier
+        from workers.runtime.metrics import notifier_registry
 
     with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
         notifier = Notifier(engine, settings, notify_window=settings.notify_window)
+        _serve_metrics(settings, notifier_registry(notifier))
         with _reporting(settings, ProcessKind.NOTIFIER, lambda: notifier.processed):
             notifier.run(_stop_on_signals(), announce_ready)
 
@@ -81,6 +96,32 @@ def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
     yield settings
     stop_tracing()
     log_process_stopped(kind)
+
+
+@contextlib.contextmanager
+def _shared_metrics(settings: WorkerSettings) -> Iterator[str | None]:
+    """Serve the worker's metrics, if a setting says where, and yield the directory in which its child keeps them."""
+    if settings.metrics_address is None:
+        yield None
+        return
+    with importing():
+        from workers.apply.metrics import worker_registry
+
+    with tempfile.TemporaryDirectory(prefix="tocsin-metrics-", ignore_cleanup_errors=True) as directory:
+        _serve_metrics(settings, worker_registry(directory))
+        yield directory
+
+
+def _serve_metrics(settings: WorkerSettings, registry: CollectorRegistry) -> None:
+    """Serve these metrics where the settings say. If no port there can be used, exit with one sentence on stderr."""
+    from tasks.metrics.exposition import serve_metrics
+
+    if settings.metrics_address is None:
+        return
+    try:
+        serve_metrics(registry, settings.metrics_address)
+    except StartupError as error:
+        sys.exit(str(error))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from models.notifications.mailbox import ascii_domain, parse_mailbox
 from models.operations.retention import DEFAULT_KEEP_DAYS
 from models.settings import Settings
-from tasks.settings import DEFAULT_NOTIFY_WINDOW, ProcessSettings, SecretSettings
+from tasks.settings import DEFAULT_NOTIFY_WINDOW, MetricsSettings, ProcessSettings, SecretSettings
 
 _DEFAULT_SMTP_PORTS: Final = {"smtp": 25, "smtps": 465}
 _SUBMISSION_PORT: Final = 587
@@ -38,7 +38,7 @@ class RetentionSettings(Settings):
     keep_days: int = Field(default=DEFAULT_KEEP_DAYS, ge=0, le=36_500)
 
 
-class WorkerSettings(ProcessSettings, SecretSettings, RetentionSettings):
+class WorkerSettings(ProcessSettings, SecretSettings, MetricsSettings, RetentionSettings):
     """Settings for the worker, the relay and the notifier.
 
     ``notify_window`` is in seconds. ``worker_name`` tells workers on one host apart in Celery's node names.

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from models.refusals import Refusal
+from models.refusals import Refusal, reason_code
 from models.types import JSON
 from tasks.commands.fields import OBJECT_ERRORS_KEY
 
@@ -248,7 +248,7 @@ def problem_details(status: int, body: JSON) -> dict[str, JSON]:
         "title": phrase,
         "status": status,
         "detail": _detail_of(body) or phrase,
-        "code": phrase.lower().replace(" ", "_").replace("-", "_"),
+        "code": reason_code(status),
         "errors": [],
     }
     if isinstance(body, dict) and "detail" in body:

@@ -34,7 +34,6 @@ from models.incidents.activity import activities
 from models.incidents.incident import Incident, incident_projects, incident_seen, incidents
 from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, incident_from_row
 from models.incidents.subscription import subscriptions
-from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus, canary_status_from_row
 from models.messaging.command_ledger import commands
 from models.messaging.hold import FIND_HELD, HeldCommand, held_command_from_row
 from models.notifications.notification import notifications
@@ -253,10 +252,6 @@ class Queries:
         """Return the hold that keeps a command from being applied, if any."""
         rows = await self._rows(FIND_HELD, {"ids": [id_]})
         return held_command_from_row(rows[0]) if rows else None
-
-    async def canaries(self) -> list[CanaryStatus]:
-        """Return the canary status of every queue."""
-        return [canary_status_from_row(row) for row in await self._rows(CANARY_STATUS, ALL_QUEUES)]
 
     async def schema_revision(self) -> str | None:
         """Return the database's schema revision, or ``None`` if its table of revisions is empty."""

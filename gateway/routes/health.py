@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.container import Container
-from gateway.health import HealthStatus, read_canaries, read_parked, run_checks
+from gateway.health import HealthStatus, reaches_wake_ups, read_parked, run_checks
 
 
 def routes(container: Container) -> list[Route]:
@@ -31,11 +31,15 @@ def routes(container: Container) -> list[Route]:
     async def read_version(_: Request) -> Response:
         return JSONResponse({"name": "tocsin", "version": version("tocsin")})
 
-    async def metrics(_: Request) -> Response:
-        canaries, parked = await asyncio.gather(read_canaries(container), read_parked(container))
-        container.metrics.set_canaries(canaries)
+    async def metrics(request: Request) -> Response:
+        numbers, parked, wakes = await asyncio.gather(
+            container.operations.ledger_numbers(), read_parked(container), reaches_wake_ups(container)
+        )
+        container.metrics.set_ledger(numbers)
         container.metrics.set_parked(parked)
-        return Response(container.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        container.metrics.set_servers({"broker": parked is not None} | ({} if wakes is None else {"wake_ups": wakes}))
+        body, content_type = container.metrics.render(request.headers.get("Accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
 
     return [
         Route("/livez", livez),

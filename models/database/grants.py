@@ -101,6 +101,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
     "tocsin_notifier": (
         Grant("UPDATE (planned_at)", ("events",)),
         Grant("INSERT, UPDATE", (*INBOX, "deliveries", "process_heartbeats")),
+        Grant("UPDATE", ("canaries",)),
         Grant("INSERT", ("commands",)),
     ),
     # The command line.

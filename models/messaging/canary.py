@@ -1,13 +1,16 @@
-"""Canaries: test messages sent through every queue every 30 seconds, to verify that a worker consumes the queue.
+"""Canaries: test messages sent through every queue every 30 seconds, to verify that a process consumes the queue.
 
 A canary consists of a row and a hint that refers to the row. It is not a command, because a command would prove nothing
 about its queue: any worker that is awake may claim it, whatever queue its hint was sent to.
+
+The notifier's queue of events has canaries, too. Its messages are not read, because each says only that the events
+table has new rows, so every message that the notifier takes stands for the canaries sent before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text
 from sqlalchemy.engine import Connection
@@ -20,6 +23,9 @@ RETENTION_HOURS: Final = 1
 
 CANARY_SECONDS: Final = 30.0
 """How many seconds pass between two canaries on a queue."""
+
+NOTIFIER: Final = "notifier"
+"""The name of the notifier's queue among those that have canaries. The others are named as their lanes."""
 
 canaries = Table(
     "canaries",
@@ -36,7 +42,7 @@ Index("canaries_queue_sent_at_idx", canaries.c.queue, canaries.c.sent_at)
 class Canary(NamedTuple):
     """A canary that was sent to a queue. Hints refer to it by a subject of the form ``canary:17``."""
 
-    queue: Lane
+    queue: str
     id: int
 
     @property
@@ -45,7 +51,7 @@ class Canary(NamedTuple):
         return f"{_PREFIX}{self.id}"
 
     @classmethod
-    def from_subjects(cls, queue: Lane, subjects: Iterable[str]) -> list[Self]:
+    def from_subjects(cls, queue: str, subjects: Iterable[str]) -> list[Self]:
         """Return the canaries among the subjects of a hint from this queue, ignoring malformed subjects.
 
         >>> Canary.from_subjects(Lane.BULK, ["incident:1:7", "canary:17", "canary:x"])
@@ -64,21 +70,24 @@ class CanaryStatus(NamedTuple):
     """The health of a queue, as measured by its canaries.
 
     ``sent_seconds`` is the time since the latest canary was sent. ``age_seconds`` is the time since a canary was last
-    received or, if none has ever been received, since the first one was sent. ``way_seconds`` is the latency of the
-    last canary received, and ``worker`` is the worker that received it.
+    received or, if none has ever been received, since the first one was sent. ``unseen_seconds`` is the time since the
+    first canary was sent that should have been received since, or ``None``. ``way_seconds`` is the latency of the last
+    canary received, and ``worker`` is the process that received it.
     """
 
-    queue: Lane
+    queue: str
     sent_seconds: float
     age_seconds: float
+    unseen_seconds: float | None
     way_seconds: float | None
     worker: str | None
 
 
-CANARY_STATUS: Final = """
+_CANARY_STATUS: Final = """
 SELECT q.queue,
        extract(epoch FROM clock_timestamp() - sent.latest)::float8 AS sent_seconds,
        extract(epoch FROM clock_timestamp() - coalesce(seen.seen_at, sent.first))::float8 AS age_seconds,
+       extract(epoch FROM clock_timestamp() - unseen.first)::float8 AS unseen_seconds,
        extract(epoch FROM seen.seen_at - seen.sent_at)::float8 AS way_seconds,
        seen.worker
 FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS q(queue, turn)
@@ -89,26 +98,21 @@ LEFT JOIN LATERAL (
     SELECT c.sent_at, c.seen_at, c.worker FROM canaries c
     WHERE c.queue = q.queue AND c.seen_at IS NOT NULL ORDER BY c.sent_at DESC LIMIT 1
 ) AS seen ON true
+CROSS JOIN LATERAL (
+    SELECT min(c.sent_at) AS first FROM canaries c
+    WHERE c.queue = q.queue AND c.seen_at IS NULL AND c.sent_at > coalesce(seen.sent_at, '-infinity')
+) AS unseen
 WHERE sent.latest IS NOT NULL
 ORDER BY q.turn
 """
-"""The query for the fields of :class:`CanaryStatus`.
 
-It returns a row for each requested queue that has had a canary, in the requested order.
-"""
-
-ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
-"""The parameters for :data:`CANARY_STATUS` that select every queue."""
-
-
-def canary_status_from_row(row: Any) -> CanaryStatus:
-    """Build a status from a row of :data:`CANARY_STATUS`."""
-    return CanaryStatus(**row._asdict() | {"queue": Lane(row.queue)})
+ALL_QUEUES: Final = {"queues": [*(lane.value for lane in Lane), NOTIFIER]}
+"""The parameters that select every queue."""
 
 
 def canary_status(connection: Connection) -> list[CanaryStatus]:
     """Return the status of every queue that has had a canary."""
-    return [canary_status_from_row(row) for row in connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)]
+    return [CanaryStatus._make(row) for row in connection.exec_driver_sql(_CANARY_STATUS, ALL_QUEUES)]
 
 
 def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list[Canary]:
@@ -124,7 +128,7 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
         " RETURNING queue, id",
         {**ALL_QUEUES, "every": every_seconds},
     )
-    return [Canary(Lane(row.queue), row.id) for row in rows]
+    return [Canary(row.queue, row.id) for row in rows]
 
 
 def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, worker: str) -> None:
@@ -137,20 +141,29 @@ def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, wo
         " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS r(queue, id)"
         " WHERE c.id = r.id AND c.queue = r.queue AND c.seen_at IS NULL",
         {
-            "queues": [canary.queue.value for canary in received],
+            "queues": [canary.queue for canary in received],
             "ids": [canary.id for canary in received],
             "worker": worker,
         },
     )
 
 
-def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
-    """Return the queues whose latest canary was sent more than ``older_than`` seconds ago and has not been received."""
+def mark_queue_consumed(connection: Connection, queue: str, *, worker: str) -> None:
+    """Record that a process has taken a message from a queue whose messages it does not read."""
+    connection.exec_driver_sql(
+        "UPDATE canaries SET seen_at = clock_timestamp(), worker = %(worker)s"
+        " WHERE queue = %(queue)s AND seen_at IS NULL",
+        {"worker": worker, "queue": queue},
+    )
+
+
+def lanes_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
+    """Return the lanes whose latest canary was sent more than ``older_than`` seconds ago and has not been received."""
     rows = connection.exec_driver_sql(
         "SELECT queue FROM (SELECT DISTINCT ON (queue) queue, sent_at, seen_at FROM canaries"
         " WHERE queue = ANY(%(queues)s::text[]) ORDER BY queue, sent_at DESC) AS latest"
         " WHERE seen_at IS NULL AND sent_at < clock_timestamp() - make_interval(secs => %(older)s)",
-        {**ALL_QUEUES, "older": older_than},
+        {"queues": [lane.value for lane in Lane], "older": older_than},
     )
     return {Lane(row.queue) for row in rows}
 

@@ -237,6 +237,7 @@ class ClaimedCommand(NamedTuple):
     seq: int
     type: str
     subject: str
+    lane: str
     organization_id: int | None
     token_id: int | None
     user_id: int | None

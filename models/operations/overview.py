@@ -10,36 +10,25 @@ from sqlalchemy.engine import Connection
 
 from models.enums import CommandState, Lane
 from models.messaging.backlog import find_stalled_lanes
-from models.messaging.canary import CANARY_SECONDS, CanaryStatus, canary_status
+from models.messaging.canary import CanaryStatus, canary_status
 from models.messaging.claims import FROM_FLOOR
 from models.messaging.command_ledger import IS_DEAD
 from models.messaging.hold import ANY_HOLD_IN_FORCE, HoldScope, is_channel_held, is_held
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState
 from models.operations.holds import list_holds
-from models.operations.processes import list_processes
 from models.operations.series import CLOCK_SLACK, count_accepted, first_id
+from models.operations.stalls import STALLED_SECONDS, StallKind, find_stalls, is_consumed
 from models.serializers.operations import (
     AttentionJson,
     BrokerStatusJson,
     HoldJson,
     OverviewJson,
-    ProcessState,
     QueueCanaryJson,
     QueueJson,
     QueueState,
     Severity,
 )
 from models.timestamps import iso
-
-NO_CONSUMER_SECONDS: Final = 3 * CANARY_SECONDS
-"""If a queue's last canary was consumed longer ago, no worker consumes the queue."""
-
-STALLED_SECONDS: Final = 30.0
-"""A queue is stalled if a subject that no worker has locked has been due for this long."""
-
-UNANNOUNCED_SECONDS: Final = 30.0
-UNPLANNED_SECONDS: Final = 300.0
-"""How long an event may be unannounced or unplanned before that needs attention."""
 
 SAMPLED: Final = 5_000
 """From how many of the last minute's commands the percentiles of the wait are computed at most."""
@@ -115,17 +104,22 @@ def _queue_json(
         "inPerMinute": in_per_minute,
         "outPerMinute": out_per_minute,
         "drainSeconds": 0 if count <= held else drains,
-        "state": _queue_state(hold, canary, is_stalled=is_stalled),
+        "state": _queue_state(hold, canary, is_stalled=is_stalled, consumers=consumers),
         "hold": hold,
         "canary": _canary_json(canary),
         "consumers": consumers,
     }
 
 
-def _queue_state(hold: HoldJson | None, canary: CanaryStatus | None, *, is_stalled: bool) -> QueueState:
+def _queue_state(
+    hold: HoldJson | None, canary: CanaryStatus | None, *, is_stalled: bool, consumers: int | None
+) -> QueueState:
     if hold is not None:
         return QueueState.HELD
-    if canary is not None and canary.age_seconds > NO_CONSUMER_SECONDS:
+    # RabbitMQ knows at once, canaries show it after a minute on any broker.
+    if consumers == 0:
+        return QueueState.NO_CONSUMER
+    if canary is not None and not is_consumed(canary):
         return QueueState.NO_CONSUMER
     if is_stalled:
         return QueueState.STALLED
@@ -167,7 +161,7 @@ def read_overview(connection: Connection, *, broker: BrokerStatusJson) -> Overvi
         "rejectedPerMinute": finished.rejected,
         "waitP50Ms": _rounded(percentiles.p50),
         "waitP95Ms": _rounded(percentiles.p95),
-        "attention": list(_attention(connection, broker, events, dead)),
+        "attention": list(_attention(connection, broker, dead)),
     }
 
 
@@ -178,26 +172,13 @@ def _rounded(value: float | None) -> float | None:
 # --- what needs attention ----------------------------------------------------------------------------------------
 
 
-def _attention(connection: Connection, broker: BrokerStatusJson, events: Any, dead: int) -> Iterator[AttentionJson]:
+def _attention(connection: Connection, broker: BrokerStatusJson, dead: int) -> Iterator[AttentionJson]:
     """Yield what needs attention, in the order in which an operator should look at it."""
     if broker["status"] != "ok":
         yield _attend("broker", Severity.CRITICAL, broker["detail"], "/ops/queues/")
-    for status in canary_status(connection):
-        if status.age_seconds > NO_CONSUMER_SECONDS:
-            text = f"No worker has consumed the queue {status.queue} for {_duration(status.age_seconds)}."
-            yield _attend("no_consumer", Severity.CRITICAL, text, "/ops/queues/")
-    for lane in sorted(find_stalled_lanes(connection, older_than=STALLED_SECONDS)):
-        text = (
-            f"Commands on the queue {lane} have been due for {_duration(STALLED_SECONDS)} and no worker applies them."
-        )
-        yield _attend("stalled", Severity.CRITICAL, text, "/ops/queues/")
-    if events.unannounced_seconds and events.unannounced_seconds > UNANNOUNCED_SECONDS:
-        text = f"An event has not been announced for {_duration(events.unannounced_seconds)}: no relay works."
-        yield _attend("relay", Severity.CRITICAL, text, "/ops/workers/")
-    if events.unplanned_seconds and events.unplanned_seconds > UNPLANNED_SECONDS:
-        text = f"An event has not been planned for {_duration(events.unplanned_seconds)}: no notifier works."
-        yield _attend("notifier", Severity.CRITICAL, text, "/ops/workers/")
-    yield from _missing_processes(connection)
+    for stall in find_stalls(connection):
+        severity = Severity.WARNING if stall.kind is StallKind.OLDEST else Severity.CRITICAL
+        yield _attend(stall.kind.value, severity, stall.text, _STALL_LINKS.get(stall.kind, "/ops/workers/"))
     if dead:
         text = f"{dead} dead {'letter waits' if dead == 1 else 'letters wait'} for a decision."
         yield _attend("dead", Severity.WARNING, text, "/ops/dead/?group=1")
@@ -207,28 +188,11 @@ def _attention(connection: Connection, broker: BrokerStatusJson, events: Any, de
         yield _attend("hold", Severity.WARNING, text, "/ops/holds/")
 
 
-def _missing_processes(connection: Connection) -> Iterator[AttentionJson]:
-    """Yield the kinds of processes that were there within the last hour and of which none is left."""
-    processes = list_processes(connection)
-    alive = {process["kind"] for process in processes if process["state"] is not ProcessState.GONE}
-    for kind in sorted({process["kind"] for process in processes} - alive):
-        text = f"No {kind} has reported itself for half a minute: the last one is gone."
-        yield _attend("process", Severity.CRITICAL, text, "/ops/workers/")
-
-
 def _attend(kind: str, severity: Severity, text: str, link: str) -> AttentionJson:
     return {"kind": kind, "severity": severity, "text": text, "link": link}
 
 
-def _duration(seconds: float) -> str:
-    """Return a duration in words, rounded down.
-
-    >>> _duration(95), _duration(45.2), _duration(7260)
-    ('1 min', '45 s', '2 h')
-    """
-    if seconds < 60:
-        return f"{int(seconds)} s"
-    return f"{int(seconds // 60)} min" if seconds < 3600 else f"{int(seconds // 3600)} h"
+_STALL_LINKS: Final = dict.fromkeys((StallKind.NO_CONSUMER, StallKind.STALLED, StallKind.OLDEST), "/ops/queues/")
 
 
 # --- statements --------------------------------------------------------------------------------------------------
@@ -281,11 +245,8 @@ FROM (
 """
 
 _EVENTS: Final = """
-SELECT unannounced.count AS unannounced, unplanned.count AS unplanned,
-       extract(epoch FROM clock_timestamp() - unannounced.oldest)::float8 AS unannounced_seconds,
-       extract(epoch FROM clock_timestamp() - unplanned.oldest)::float8 AS unplanned_seconds
-FROM (SELECT count(*), min(date_created) AS oldest FROM events WHERE announced_at IS NULL) AS unannounced
-CROSS JOIN (SELECT count(*), min(date_created) AS oldest FROM events WHERE planned_at IS NULL) AS unplanned
+SELECT (SELECT count(*) FROM events WHERE announced_at IS NULL) AS unannounced,
+       (SELECT count(*) FROM events WHERE planned_at IS NULL) AS unplanned
 """
 
 _DEAD_AND_DUE: Final = f"""

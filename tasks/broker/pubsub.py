@@ -155,6 +155,15 @@ async def subscribe(
     await asyncio.Event().wait()
 
 
+async def responds(url: str, *, seconds: float) -> bool:
+    """Return whether the server responds within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds), redis.asyncio.Redis.from_url(_redis_py_url(url), **_options()) as client:
+            return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
+
+
 async def _subscribe_once(
     url: str, channels: tuple[str, ...], on_message: Callable[[str, str], None], subscribed: Callable[[], None]
 ) -> None:

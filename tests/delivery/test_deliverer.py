@@ -38,10 +38,13 @@ def test_a_due_delivery_is_sent_once_and_recorded(scene: Scene) -> None:
     delivery = add_delivery(scene)
     channel = FakeChannel()
 
-    with delivering(scene, channel):
+    counted: list[tuple[str, str]] = []
+
+    with delivering(scene, channel, on_attempt=lambda name, verdict, _seconds: counted.append((name, verdict))):
         eventually(lambda: state_of(scene, delivery) == DeliveryState.DELIVERED)
 
     assert channel.sent_ids() == [delivery]
+    assert counted == [("email", "delivered")]
     assert attempts_of(scene, delivery) == [(1, 250, None)]
     assert decision_of(scene, delivery) == (DecisionOutcome.DELIVERED, "mention", "")
 

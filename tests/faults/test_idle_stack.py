@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.enums import Lane
+from models.messaging.canary import ALL_QUEUES
 from tests.brokers import ValkeyBroker
 from tests.conftest import Database
 from tests.faults.test_published_hints import is_ready
@@ -35,7 +35,7 @@ def test_a_stack_at_rest_commits_few_transactions(
             log = tmp_path / f"{number}.log"
             processes.enter_context(running_process(*words, environment=environment, log=log))
         eventually(lambda: is_ready(port))
-        eventually(lambda: seen_canaries(database) == {lane.value for lane in Lane})
+        eventually(lambda: seen_canaries(database) == {*ALL_QUEUES["queues"]})
         name = str(database.engine.url.database)
 
         began, transactions = activity(maintenance, name)

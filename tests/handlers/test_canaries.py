@@ -10,12 +10,15 @@ from sqlalchemy.engine import Connection
 
 from models.enums import Lane
 from models.messaging.canary import (
+    ALL_QUEUES,
+    NOTIFIER,
     RETENTION_HOURS,
     Canary,
     CanaryStatus,
     canary_status,
     insert_due_canaries,
     mark_canaries_seen,
+    mark_queue_consumed,
     prune_canaries,
 )
 from tests.conftest import Database
@@ -33,9 +36,9 @@ def test_every_queue_gets_a_canary_whenever_one_is_due(connection: Connection) -
     age_canaries(connection, "30 seconds")
     next_ = insert_due_canaries(connection, every_seconds=30)
 
-    assert [canary.queue for canary in first] == [*Lane]
+    assert [canary.queue for canary in first] == ALL_QUEUES["queues"] == [*Lane, NOTIFIER]
     assert at_once == []
-    assert [canary.queue for canary in next_] == [*Lane]
+    assert [canary.queue for canary in next_] == ALL_QUEUES["queues"]
     assert not set(first) & set(next_)
 
 
@@ -48,6 +51,8 @@ def test_a_received_canary_shows_its_latency_and_its_worker(connection: Connecti
     bulk = flight(connection, Lane.BULK)
     assert bulk.worker == "somewhere/1"
     assert bulk.way_seconds is not None
+    assert bulk.unseen_seconds is None
+    assert (flight(connection, Lane.COMMANDS).unseen_seconds or 0) >= 120
     assert bulk.age_seconds < 120 <= bulk.way_seconds <= bulk.sent_seconds
 
 
@@ -55,7 +60,7 @@ def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection:
     insert_due_canaries(connection, every_seconds=30)
     age_canaries(connection, "40 seconds")
     for canary in insert_due_canaries(connection, every_seconds=30):
-        if canary.queue is not Lane.DELIVERIES:
+        if canary.queue != Lane.DELIVERIES:
             mark_canaries_seen(connection, [canary], worker="somewhere/1")
 
     deliveries = flight(connection, Lane.DELIVERIES)
@@ -98,7 +103,7 @@ def test_a_forged_canary_is_ignored(connection: Connection, forged: str) -> None
 def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connection) -> None:
     for _ in range(3):
         for canary in insert_due_canaries(connection, every_seconds=30):
-            if canary.queue is Lane.BULK:
+            if canary.queue == Lane.BULK:
                 mark_canaries_seen(connection, [canary], worker="somewhere/1")
         age_canaries(connection, f"{RETENTION_HOURS} hours")
     last_seen = flight(connection, Lane.BULK)
@@ -109,6 +114,27 @@ def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connec
     assert flight(connection, Lane.BULK).way_seconds == last_seen.way_seconds
 
 
+def test_a_canary_after_a_long_silence_does_not_make_the_silence_the_consumers_fault(connection: Connection) -> None:
+    for canary in insert_due_canaries(connection, every_seconds=30):
+        mark_canaries_seen(connection, [canary], worker="somewhere/1")
+    age_canaries(connection, "1 hour")
+
+    insert_due_canaries(connection, every_seconds=30)
+
+    bulk = flight(connection, Lane.BULK)
+    assert bulk.age_seconds >= 3600
+    assert (bulk.unseen_seconds or 0) < 3600
+
+
+def test_a_queue_whose_messages_are_not_read_is_marked_as_a_whole(connection: Connection) -> None:
+    insert_due_canaries(connection, every_seconds=30)
+
+    mark_queue_consumed(connection, NOTIFIER, worker="somewhere/2")
+
+    assert [each.queue for each in canary_status(connection) if each.unseen_seconds is None] == [NOTIFIER]
+    assert flight(connection, NOTIFIER).worker == "somewhere/2"
+
+
 def age_canaries(connection: Connection, time: str) -> None:
     """Move the send and receive times of all canaries into the past by a PostgreSQL interval."""
     connection.execute(
@@ -117,5 +143,5 @@ def age_canaries(connection: Connection, time: str) -> None:
     )
 
 
-def flight(connection: Connection, queue: Lane) -> CanaryStatus:
+def flight(connection: Connection, queue: str) -> CanaryStatus:
     return {flight.queue: flight for flight in canary_status(connection)}[queue]

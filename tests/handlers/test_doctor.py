@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from models.enums import Lane
-from models.messaging.canary import insert_due_canaries, mark_canaries_seen
+from models.messaging.canary import NOTIFIER, insert_due_canaries, mark_canaries_seen
 from tasks.events import CommentPosted
 from tests.builders import a_member, a_project, an_event, an_incident, an_organization
 from tests.conftest import Database
@@ -37,7 +37,7 @@ def check(tocsin: Tocsin, name: str) -> tuple[bool, str]:
     return found["good"], re.sub(r"\d+ (m?s)\b", r"N \1", found["says"])
 
 
-def send_canaries(database: Database, *, ago: str, received_on: set[Lane]) -> None:
+def send_canaries(database: Database, *, ago: str, received_on: set[str]) -> None:
     """Send a canary to every queue and receive those on `received_on`, both at a time `ago` in the past."""
     with database.engine.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
@@ -65,11 +65,30 @@ def test_with_a_worker_on_every_queue_the_queue_check_passes(tocsin: Tocsin, dat
 def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
     tocsin: Tocsin, database: Database
 ) -> None:
-    send_canaries(database, ago="120 seconds", received_on={*Lane})
-    send_canaries(database, ago="0 seconds", received_on={Lane.COMMANDS, Lane.BULK})
+    send_canaries(database, ago="40 seconds", received_on={*Lane})
+    send_canaries(database, ago="70 seconds", received_on={Lane.COMMANDS, Lane.BULK, NOTIFIER})
 
-    what, fix = "no worker has consumed a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
+    what, fix = "no process has consumed a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
     assert queue_check(tocsin) == (False, f"{what}: {fix}, or see its log")
+
+
+def test_a_notifier_that_does_not_consume_its_queue_is_reported(tocsin: Tocsin, database: Database) -> None:
+    send_canaries(database, ago="70 seconds", received_on={*Lane})
+
+    what, fix = "no process has consumed a canary from notifier for N s", "start `tocsin notifier`"
+    assert queue_check(tocsin) == (False, f"{what}: {fix}, or see its log")
+
+
+def test_what_has_waited_for_too_long_is_reported_with_its_paragraph(tocsin: Tocsin, database: Database) -> None:
+    assert check(tocsin, "progress") == (True, "nothing has waited for too long, and no process is gone")
+    an_unplanned_event(database, ago="6 minutes")
+
+    good, says = check(tocsin, "progress")
+
+    assert not good
+    assert says == (
+        "An event has not been announced for 6 min: no relay works. What to type: docs/operations.md#relay-away"
+    )
 
 
 def test_a_missing_relay_is_reported_and_not_mistaken_for_missing_workers(tocsin: Tocsin, database: Database) -> None:

@@ -178,7 +178,7 @@ def test_an_accepted_batch_is_not_logged_under_the_id_of_one_of_its_requests(gat
 def test_an_unexpected_error_outside_the_endpoints_returns_500_with_the_request_id(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> bytes:
+    def fail(*_: object) -> bytes:
         raise RuntimeError
 
     monkeypatch.setattr(type(gateway.app.state.container.metrics), "render", fail)

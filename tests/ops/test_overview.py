@@ -87,6 +87,7 @@ def test_what_is_wrong_needs_attention(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         old = datetime.now(UTC) - timedelta(minutes=5)
         connection.execute(insert(canaries).values(queue="bulk", sent_at=old))
+        connection.execute(insert(canaries).values(queue="commands", seen_at=func.now()))
         place_hold(
             connection, scope="type", target="comment.post", reason="spam", by="ops:1", known_types=frozenset(CATALOG)
         )
@@ -123,7 +124,7 @@ def test_each_queue_says_what_waits_and_whether_it_is_served(harness: Harness, a
     assert stalled["oldestSeconds"] > 100
     with harness.engine.begin() as connection:
         old = datetime.now(UTC) - timedelta(minutes=5)
-        connection.execute(update(canaries).values(sent_at=old, seen_at=old))
+        connection.execute(update(canaries).values(sent_at=old, seen_at=None))
     assert queue(harness, Lane.COMMANDS)["state"] == "no_consumer"
 
 

@@ -57,6 +57,7 @@ def a_pending_command(name: str, body: dict[str, JSON]) -> PendingCommand[Any]:
         seq=1,
         type=name,
         subject="",
+        lane="commands",
         organization_id=ORGANIZATION,
         token_id=TOKEN,
         user_id=USER,

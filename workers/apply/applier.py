@@ -22,7 +22,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.database.errors import is_contention, is_timeout, is_transient
 from models.enums import CommandState, Lane
-from models.messaging.attempts import clear_in_flight, has_orphaned, lock_worker_in_transaction, mark_alone
+from models.messaging.attempts import (
+    FailedCommand,
+    clear_in_flight,
+    has_orphaned,
+    lock_worker_in_transaction,
+    mark_alone,
+)
 from models.messaging.claims import ClaimedCommand
 from models.messaging.command_ledger import CommandOutcome, record_outcomes
 from models.messaging.trace import log_ids
@@ -31,7 +37,7 @@ from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.tracing import record_spans
 from workers.apply.claim import Claimer, last_by_subject
-from workers.apply.failures import fail_commands, fail_orphaned
+from workers.apply.failures import DeathReason, fail_commands, fail_orphaned, reason_of
 from workers.apply.in_flight import InFlightBatch
 from workers.batch.changes import Changes
 from workers.batch.context import CommandContext
@@ -52,9 +58,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BatchResult:
-    """The result of a batch: the finished commands, what else it wrote, and whether it made progress."""
+    """The result of a batch: the finished commands, what else it wrote, and whether it made progress.
+
+    ``applied`` are its commands with their outcomes; it began at ``started_at``, in seconds since the epoch, and took
+    ``seconds``. ``dead`` are commands that died instead, with why.
+    """
 
     finished: list[UUID] = field(default_factory=list)
+    applied: list[tuple[ClaimedCommand, CommandOutcome]] = field(default_factory=list)
+    started_at: float = 0.0
+    seconds: float = 0.0
+    dead: list[tuple[FailedCommand, DeathReason]] = field(default_factory=list)
     events: bool = False
     deliveries: bool = False
     progressed: bool = False
@@ -141,7 +155,7 @@ class Applier:
             return
         if failed:
             log.warning("apply.worker_died", commands=[str(command.id) for command in failed], **log_ids(failed))
-            self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
+            self._notify_dead(failed, DeathReason.WORKER_DIED)
 
     def _apply_batch(self, *, scan: bool) -> bool:
         """Apply one batch, and add the subjects whose commands are to be applied one by one to the suspects."""
@@ -223,7 +237,7 @@ class Applier:
         connection.rollback()
 
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], result: BatchResult) -> None:
-        started = time.perf_counter()
+        started, result.started_at = time.perf_counter(), time.time()
         self.in_flight.record([command.id for command in claimed])
         lock_worker_in_transaction(connection, self.in_flight.worker)
         batch = [PendingCommand(row, CATALOG[row.type].command_class.model_validate(row.payload)) for row in claimed]
@@ -236,6 +250,8 @@ class Applier:
             # They have no hint.
             self._claimer.is_caught_up = False
         result.finished = [outcome.id for outcome in outcomes]
+        result.applied = list(zip(claimed, outcomes, strict=True))
+        result.seconds = time.perf_counter() - started
         result.events = bool(changes.events)
         result.deliveries = changes.has_deliveries
         result.applied = claimed
@@ -256,9 +272,7 @@ class Applier:
         with self.engine.begin() as connection:
             failed = fail_commands(connection, [command.id for command in commands], error)
             clear_in_flight(connection, self.in_flight.worker)
-        dead = [command.id for command in failed if command.state == CommandState.DEAD]
-        self._notify_dead(dead)
-        return bool(dead)
+        return self._notify_dead(failed, reason_of(error))
 
     def _mark_alone(self, commands: Sequence[ClaimedCommand]) -> None:
         """Have each command of the batch applied alone, by any worker. Nothing is counted yet."""
@@ -276,8 +290,11 @@ class Applier:
         else:
             log.warning("apply.error", command=str(command.id), type=command.type, **log_ids([command]), exc_info=error)
 
-    def _notify_dead(self, dead: list[UUID]) -> None:
-        self._notify(BatchResult(finished=dead, events=bool(dead)))
+    def _notify_dead(self, failed: Sequence[FailedCommand], reason: DeathReason) -> bool:
+        """Notify of those commands that are now dead, and return whether there are any."""
+        dead = [(command, reason) for command in failed if command.state == CommandState.DEAD]
+        self._notify(BatchResult([command.id for command, _ in dead], events=bool(dead), dead=dead))
+        return bool(dead)
 
     def _notify(self, result: BatchResult) -> None:
         # This is called after the commit: until then, nothing has happened.

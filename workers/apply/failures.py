@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,20 @@ CONTENTION_DELAY: Final = timedelta(seconds=1)
 """How long a command waits after contention with another transaction, which is no command's fault and never counted."""
 
 
+class DeathReason(StrEnum):
+    """Why a command died: its attempts ended in faults, in timeouts, or with the worker process."""
+
+    FAULT = "fault"
+    TIMEOUT = "timeout"
+    WORKER_DIED = "worker_died"
+
+
+def reason_of(error: Exception) -> DeathReason:
+    """Return which kind of failure an error is."""
+    is_late = is_timeout(error) or isinstance(error, SoftTimeLimitExceeded)
+    return DeathReason.TIMEOUT if is_late else DeathReason.FAULT
+
+
 def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
     """Count a failed attempt for every command that was in flight in a worker that died."""
     orphaned = reap_orphaned(connection, worker)
@@ -41,7 +56,7 @@ def fail_commands(connection: Connection, ids: Sequence[UUID], error: Exception)
     if is_contention(error):
         postpone(connection, ids, delay=CONTENTION_DELAY)
         return []
-    count = count_timeouts if is_timeout(error) or isinstance(error, SoftTimeLimitExceeded) else count_attempts
+    count = count_timeouts if reason_of(error) is DeathReason.TIMEOUT else count_attempts
     return _bury(connection, count(connection, ids, error=text), text)
 
 

@@ -31,6 +31,8 @@ from tasks.tracing import configure_tracing, stop_tracing
 from tasks.watchdog import Watchdog, exit_stuck_process
 from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
+from workers.apply.metrics import WorkerMetrics, share_values
+from workers.apply.tally import count_batch
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.deliver.channels.configured import make_channels
 from workers.deliver.deliverer import Deliverer
@@ -38,11 +40,13 @@ from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
 
-def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
+def run_apply_worker(
+    settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float, metrics_directory: str | None = None
+) -> int:
     """Apply commands until SIGTERM, and return the exit code.
 
     The process exits by itself if work is waiting but no progress is made for ``patience_seconds``; see
-    :mod:`workers.apply.watchdog`.
+    :mod:`workers.apply.watchdog`. The child keeps its metrics in ``metrics_directory``, if there is one.
     """
     app = make_app(settings)
     heartbeat = Heartbeat()
@@ -51,7 +55,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
 
     def start_child() -> None:
         nonlocal child
-        child = _Child.start(settings, app, lanes, heartbeat)
+        child = _Child.start(settings, app, lanes, heartbeat, _make_metrics(metrics_directory))
 
     def stop_child() -> None:
         if child is not None:
@@ -94,9 +98,17 @@ class _Child:
     outage: OutageLog
     deliverer: Deliverer | None
     reporter: ProcessReporter
+    metrics: WorkerMetrics | None
 
     @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery, lanes: Sequence[Lane], heartbeat: Heartbeat) -> _Child:
+    def start(
+        cls,
+        settings: WorkerSettings,
+        app: Celery,
+        lanes: Sequence[Lane],
+        heartbeat: Heartbeat,
+        metrics: WorkerMetrics | None = None,
+    ) -> _Child:
         # After the fork, because the exporter runs in a thread.
         configure_tracing(ProcessKind.WORKER)
         hints, wakeups = HintPublisher(app), WakeupPublisher(settings.wake_url)
@@ -112,6 +124,8 @@ class _Child:
                 wakeups.publish(EVENTS_CHANNEL)
             if result.deliveries:
                 wake_deliverer()
+            if metrics is not None:
+                count_batch(metrics, result)
 
         def wake_deliverer() -> None:
             if deliverer is not None:
@@ -135,7 +149,7 @@ class _Child:
             request_continuation=publish_continuation,
             lanes=own_lanes,
         )
-        deliverer = _start_deliverer(settings) if Lane.DELIVERIES in lanes else None
+        deliverer = _start_deliverer(settings, metrics) if Lane.DELIVERIES in lanes else None
         reporter = ProcessReporter(
             settings.database_url,
             ProcessKind.WORKER,
@@ -147,7 +161,7 @@ class _Child:
         )
         reporter.start()
         outage = OutageLog("worker.failed")
-        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, outage, deliverer, reporter)
+        return cls(settings, app, hints, applier, in_flight, wakeups, heartbeat, outage, deliverer, reporter, metrics)
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands or wake the deliverer."""
@@ -158,6 +172,8 @@ class _Child:
         if not canaries or len(canaries) < len(hint.subjects):
             self._look_for_work(lane, hint)
         self.heartbeat.beat()
+        if self.metrics is not None:
+            self.metrics.set_blocked(self.hints.blocked_reason is not None)
 
     def _look_for_work(self, lane: Lane, hint: Hint) -> None:
         if lane in COMMAND_LANES:
@@ -190,12 +206,20 @@ class _Child:
         stop_tracing()
 
 
-def _start_deliverer(settings: WorkerSettings) -> Deliverer | None:
+def _make_metrics(directory: str | None) -> WorkerMetrics | None:
+    """Make the child's metrics, in files in the directory. Without one, nothing is counted."""
+    if directory is None:
+        return None
+    share_values(directory)
+    return WorkerMetrics()
+
+
+def _start_deliverer(settings: WorkerSettings, metrics: WorkerMetrics | None) -> Deliverer | None:
     """Start to send deliveries, unless no channel is configured: then they wait."""
     channels = make_channels(settings)
     if not channels:
         return None
-    deliverer = Deliverer(settings.database_url, channels)
+    deliverer = Deliverer(settings.database_url, channels, on_attempt=metrics.count_attempt if metrics else None)
     deliverer.start()
     return deliverer
 

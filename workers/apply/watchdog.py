@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from models.enums import Lane
 from models.messaging.backlog import find_stalled_lanes
-from models.messaging.canary import queues_with_unseen_canary
+from models.messaging.canary import lanes_with_unseen_canary
 from tasks.celery_tasks import count_hints
 from workers.relay.sweeper import OVERDUE_SECONDS
 
@@ -76,7 +76,7 @@ def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> 
     try:
         with engine.connect() as connection:
             waiting = find_stalled_lanes(connection, older_than=OVERDUE_SECONDS)
-            waiting |= queues_with_unseen_canary(connection, older_than=OVERDUE_SECONDS)
+            waiting |= lanes_with_unseen_canary(connection, older_than=OVERDUE_SECONDS)
     finally:
         # A child that is forked later must not inherit a connection.
         engine.dispose()

@@ -40,14 +40,6 @@ T = TypeVar("T")
 LOW_DISK_BYTES = 1 << 30
 CLOCK_SECONDS = 1.0
 
-STALE_SECONDS = 90.0
-"""If a queue's last canary was consumed more than this many seconds ago, no worker consumes the queue. A canary is sent
-every 30 s."""
-
-UNPLANNED_SECONDS = 300.0
-"""If an event has not been planned for more than this many seconds, no notifier works, or none can plan the event."""
-
-
 SHOWN_IDS = 5
 """How many ids of rows with unreadable secrets are shown."""
 
@@ -69,7 +61,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check configuration, database, broker, queues, rejected messages, planning, secrets, clocks, time zones, disk."""
+    """Check configuration, database, broker, queues, progress, planning, secrets, clocks, time zones, disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -226,23 +218,37 @@ def _wake_ups() -> str:
 
 
 def _queues() -> str:
-    from models.messaging.canary import canary_status
+    from models.messaging.canary import NOTIFIER, canary_status
+    from models.operations.stalls import SILENT_SECONDS, is_consumed
 
     found = _read(canary_status, "the canaries cannot be read")
     if not found:
         return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
     silent = min(status.sent_seconds for status in found)
-    if silent > STALE_SECONDS:
+    if silent > SILENT_SECONDS:
         raise CheckFailed(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
-    stale = [status for status in found if status.age_seconds > STALE_SECONDS]
+    stale = [status for status in found if not is_consumed(status)]
     if stale:
         silent_queues = ", ".join(f"{status.queue} for {status.age_seconds:.0f} s" for status in stale)
-        lanes = ",".join(status.queue for status in stale)
+        lanes = ",".join(status.queue for status in stale if status.queue != NOTIFIER)
+        start = [f"`tocsin worker --lanes {lanes}`"] if lanes else []
+        start += ["`tocsin notifier`"] if any(status.queue == NOTIFIER for status in stale) else []
         raise CheckFailed(
-            f"no worker has consumed a canary from {silent_queues}: "
-            f"start `tocsin worker --lanes {lanes}`, or see its log"
+            f"no process has consumed a canary from {silent_queues}: start {' and '.join(start)}, or see its log"
         )
-    return "a worker consumed the last canary from " + ", ".join(_seen(status) for status in found)
+    return "the last canary was consumed from " + ", ".join(_seen(status) for status in found)
+
+
+def _progress() -> str:
+    from models.operations.stalls import StallKind, find_stalls
+
+    # Two other checks, of the queues and of the planning, say more about these.
+    others = {StallKind.NO_CONSUMER, StallKind.NOTIFIER}
+    found = [stall for stall in _read(find_stalls, "the ledger cannot be read") if stall.kind not in others]
+    if found:
+        sentences = " ".join(stall.text for stall in found)
+        raise CheckFailed(f"{sentences} What to type: {', '.join(dict.fromkeys(stall.runbook for stall in found))}")
+    return "nothing has waited for too long, and no process is gone"
 
 
 def _seen(status: CanaryStatus) -> str:
@@ -253,6 +259,7 @@ def _seen(status: CanaryStatus) -> str:
 
 def _planning() -> str:
     from models.messaging.outbox import PLANNING, find_overdue_events
+    from models.operations.stalls import UNPLANNED_SECONDS
 
     overdue = _read(
         partial(find_overdue_events, stage=PLANNING, older_than=UNPLANNED_SECONDS), "the events cannot be read"
@@ -345,6 +352,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "parked": _parked,
     "wake-ups": _wake_ups,
     "queues": _queues,
+    "progress": _progress,
     "planning": _planning,
     "secrets": _secrets,
     "clocks": _clocks,

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple
@@ -83,12 +83,17 @@ class Deliverer:
         *,
         slots: int = SLOTS,
         lease_seconds: float = LEASE_SECONDS,
+        on_attempt: Callable[[str, str, float], object] | None = None,
     ) -> None:
-        """Set up the deliverer, without connecting to anything."""
+        """Set up the deliverer, without connecting to anything.
+
+        ``on_attempt`` is called after each attempt with the channel, the verdict and how many seconds it took.
+        """
         self._url = database_url
         self._channels = {channel.name: channel for channel in channels}
         self._slots = slots
         self._lease_seconds = lease_seconds
+        self._on_attempt = on_attempt
         self._is_renewing = False
         self._in_flight: Counter[str] = Counter()
         self._breakers: dict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
@@ -285,7 +290,10 @@ class Deliverer:
         started, at = time.perf_counter(), datetime.now(UTC)
         try:
             result = await _send(channel, delivery, message)
-            duration_ms = round((time.perf_counter() - started) * 1000)
+            seconds = time.perf_counter() - started
+            if self._on_attempt is not None:
+                self._on_attempt(delivery.channel, result.verdict.value, seconds)
+            duration_ms = round(seconds * 1000)
             self._note(delivery, result)
             await self._record_attempt(engine, process, channel, message, Attempt(delivery, at, duration_ms, result))
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -14,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.database.errors import is_contention
 from models.enums import Lane
+from models.messaging.canary import NOTIFIER, mark_queue_consumed
 from models.messaging.outbox import PLANNING, WaitingEvent
 from models.messaging.trace import log_ids
 from tasks.app import make_app
@@ -33,6 +37,9 @@ EVENTS_PER_SUBJECT: Final = 10
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120, 600)
 """How many seconds after its 1st, 2nd, … failure the planning of an event is retried. The last delay repeats."""
+
+MARK_SECONDS: Final = 1.0
+"""How many seconds pass at least before the notifier records again that it consumes its queue."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +63,10 @@ class Notifier:
         self._clock = clock
         self._hints = HintPublisher(make_app(settings))
         self._wakeups = Wakeups()
-        self._bus = EventBusListener(settings, self._wakeups.wake_from_bus)
+        self._bus = EventBusListener(settings, self._on_bus_message)
+        self._has_message = threading.Event()
+        self._mark_at = 0.0
+        self._name = f"{socket.gethostname()}/{os.getpid()}"
         self._wakeup_listener = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._wakeup_publisher = WakeupPublisher(settings.wake_url)
         self._processed = 0
@@ -72,6 +82,7 @@ class Notifier:
             defer=self._defer,
             wake=self._wakeups.wake_from_valkey,
         )
+        self._engine = engine
         self._loop = OutboxLoop(
             engine,
             PLANNING,
@@ -100,16 +111,37 @@ class Notifier:
             cleanup.callback(fan_outs.join)
             cleanup.callback(self._fan_outs.stop)
             ready()
-            self._loop.run("notifier", self._wakeups.wait, stop)
+            self._loop.run("notifier", self._wakeups.wait, stop, before=self._mark_consumed)
 
     @property
     def processed(self) -> int:
         """The number of events that were planned since the start."""
         return self._processed + self._fan_outs.processed
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether RabbitMQ blocks what this notifier publishes."""
+        return self._hints.blocked_reason is not None
+
     def is_stopping(self) -> bool:
         """Whether large audiences are planned no further, because the notifier stops."""
         return self._fan_outs.is_stopping()
+
+    def _on_bus_message(self) -> None:
+        self._has_message.set()
+        self._wakeups.wake_from_bus()
+
+    def _mark_consumed(self) -> None:
+        """Record that the queue is consumed, if it has been since the last record.
+
+        The thread that plans does it, so that a notifier that no longer plans does not look alive.
+        """
+        if not self._has_message.is_set() or time.monotonic() < self._mark_at:
+            return
+        self._has_message.clear()
+        with self._engine.begin() as connection:
+            mark_queue_consumed(connection, NOTIFIER, worker=self._name)
+        self._mark_at = time.monotonic() + MARK_SECONDS
 
     def plan_batch(self) -> bool:
         """Plan the next batch of events, and all large audiences. Return whether there were any, or others follow.

@@ -104,6 +104,16 @@ class EventBus:
                 self.responded_at = time.monotonic()
             return result
 
+    def send_notifier_canary(self) -> None:
+        """Send a message without an event to the notifier's queue alone. Call it after :meth:`check`.
+
+        :raises Exception: if the broker or the connection failed.
+        """
+        with self._closing_on_error():
+            producer = Producer(self._connection.default_channel, auto_declare=False)
+            # The default exchange, so that no queue of a service gets the message.
+            _publish(producer, BusMessage(NOTIFIER_QUEUE, "{}"), exchange="")
+
     def close(self) -> None:
         """Close the connection. The next batch opens another one."""
         connection, self._connection = self._connection, None
@@ -223,10 +233,10 @@ def _cached_bindings(channel: Any) -> Iterator[None]:
         del channel.get_table
 
 
-def _publish(producer: Any, message: BusMessage) -> None:
+def _publish(producer: Any, message: BusMessage, *, exchange: str = EVENTS_EXCHANGE.name) -> None:
     producer.publish(
         message.body,
-        exchange=EVENTS_EXCHANGE.name,
+        exchange=exchange,
         routing_key=message.type,
         content_type="application/json",
         content_encoding="utf-8",

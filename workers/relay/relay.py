@@ -65,7 +65,8 @@ class Relay:
         self._engine = engine
         self._bus = bus or EventBus(settings)
         self._hints = HintPublisher(make_app(settings))
-        self._sweeper = Sweeper(engine, self._hints, keep_days=keep_days)
+        self._is_canary_due = threading.Event()
+        self._sweeper = Sweeper(engine, self._hints, keep_days=keep_days, send_notifier_canary=self._is_canary_due.set)
         self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._rejected_events = rejected_events or RejectedEvents()
         self._recent_events = recent_events or RecentEvents(REPUBLISHED_SECONDS)
@@ -103,6 +104,11 @@ class Relay:
         """The number of events that were published since the start."""
         return self._loop.processed
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether RabbitMQ blocks what this relay publishes."""
+        return self._bus.is_blocked or self._hints.blocked_reason is not None
+
     def publish_batch(self) -> bool:
         """Publish the next batch of events. Return whether it had any, or others follow.
 
@@ -117,6 +123,10 @@ class Relay:
         self._recent_events.move_on(self._bus.responded_at)
         if self._bus.is_blocked:
             return False
+        if self._is_canary_due.is_set():
+            with self._noting_bus_failures():
+                self._bus.send_notifier_canary()
+            self._is_canary_due.clear()
         return self._loop.process_batch()
 
     def _publish(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -70,9 +71,20 @@ class Sweeper:
     Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
 
-    def __init__(self, engine: Engine, hints: HintPublisher, *, keep_days: int = 0) -> None:
-        """Set up the sweeper. ``keep_days`` is the age at which finished work is deleted; 0 keeps everything."""
+    def __init__(
+        self,
+        engine: Engine,
+        hints: HintPublisher,
+        *,
+        keep_days: int = 0,
+        send_notifier_canary: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Set up the sweeper. ``keep_days`` is the age at which finished work is deleted; 0 keeps everything.
+
+        ``send_notifier_canary`` is called when the notifier's queue is to get a canary.
+        """
         self._engine = engine
+        self._send_notifier_canary = send_notifier_canary
         self._keep_days = keep_days
         self._retention: RetentionPass | None = None
         # Not at the start, when there is more urgent work.
@@ -106,7 +118,10 @@ class Sweeper:
                 overdue = self._find_overdue(connection) if self._state.is_waiting else []
                 canaries = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS)
         for each in canaries:
-            self._hints.publish(each.queue, [each.subject])
+            if each.queue == canary.NOTIFIER:
+                self._send_notifier_canary()
+            else:
+                self._hints.publish(Lane(each.queue), [each.subject])
         hinted = self._not_hinted_lately(overdue)
         for lane in Lane:
             if subjects := [subject for subject_lane, subject in hinted if subject_lane is lane]:

@@ -79,10 +79,20 @@ class OutboxLoop:
         """Whether the last batches together reached every event that was waiting, so that there is no need for another
         one before the next wake-up."""
 
-    def run(self, name: str, wait: Callable[[float], object], stop: threading.Event) -> None:
-        """Process batches until ``stop`` is set. When caught up, call ``wait`` with a timeout in seconds."""
+    def run(
+        self,
+        name: str,
+        wait: Callable[[float], object],
+        stop: threading.Event,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Process batches until ``stop`` is set, and call ``before`` before each of them.
+
+        When caught up, call ``wait`` with a timeout in seconds.
+        """
 
         def poll() -> bool:
+            before()
             self.process_batch()
             return not self.is_caught_up
 
