@@ -72,8 +72,6 @@ class BatchResult:
     events: bool = False
     deliveries: bool = False
     progressed: bool = False
-    applied: Sequence[ClaimedCommand] = ()
-    seconds: float = 0.0
     log_facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -254,8 +252,6 @@ class Applier:
         result.seconds = time.perf_counter() - started
         result.events = bool(changes.events)
         result.deliveries = changes.has_deliveries
-        result.applied = claimed
-        result.seconds = time.perf_counter() - started
         result.log_facts = {
             "commands": len(claimed),
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),
@@ -300,7 +296,7 @@ class Applier:
         # This is called after the commit: until then, nothing has happened.
         if result.log_facts:
             log.info("batch.applied", **result.log_facts)
-            record_spans("apply", result.applied, seconds=result.seconds)
+            record_spans("apply", (command for command, _ in result.applied), seconds=result.seconds)
         if result.finished or result.events:
             self.on_commit(result)
 
