@@ -95,7 +95,7 @@ lock: ## resolve all dependencies again (needs uv)
 		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove build results and caches; keep .venv and data
-	@rm -rf build dist .coverage* *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	@rm -rf build dist .coverage* *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info $(addprefix clients/typescript/,build dist node_modules) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

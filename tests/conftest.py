@@ -28,6 +28,8 @@ from tests.brokers import RabbitBroker, ValkeyBroker
 from tests.chromium import find_chromium, running_chromium
 from tests.handlers.acme import Acme
 from tests.harness import Harness
+from tests.journeys.stack import Stack, running_stack
+from tests.journeys.subprocesses import public_temp_dir
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
@@ -175,6 +177,13 @@ def harness(database: Database) -> Harness:
 def acme(harness: Harness) -> Acme:
     """The organization acme, in the harness's database."""
     return Acme(harness.engine)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Stack]:
+    """A demo stack on embedded servers, for tests in the group ``stack`` that leave it intact."""
+    with public_temp_dir() as folder, running_stack(folder / "data") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

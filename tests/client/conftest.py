@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -29,13 +30,18 @@ class BlockingAdapter:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._client, name)
-        return lambda *args, **kwargs: self._runner.run(method(*args, **kwargs))
 
-    def follow(self, **kwargs: Any) -> Iterator[Any]:
-        stream = self._client.follow(**kwargs)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            return self._iterate(result) if isinstance(result, AsyncGenerator) else self._runner.run(result)
+
+        return call
+
+    def _iterate(self, stream: AsyncGenerator[Any, None]) -> Iterator[Any]:
         self._streams.append(stream)
-        while True:
-            yield self._runner.run(_next(stream))
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                yield self._runner.run(_next(stream))
 
     def __enter__(self) -> BlockingAdapter:
         return self

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy.engine import Engine
 from tocsin_client import (
+    CommandRecords,
     DeleteComment,
     EditComment,
     Failed,
     MarkSeen,
+    NotApplied,
     OpenIncident,
     PostComment,
     RawCommand,
@@ -23,7 +26,9 @@ from tocsin_client import (
     Unreachable,
     Unsubscribe,
 )
+from tocsin_client._protocol import Flow, FlowRun, HttpProtocol, NoResponse, Pause, Request, Response
 
+from models.operations.holds import place_hold
 from tests.client.conftest import Connect
 from tests.client.faulty_proxy import CUT_OFF, DROPPED, RATE_LIMITED, UNAVAILABLE, faulty_proxy
 from tests.handlers.acme import Acme
@@ -186,6 +191,13 @@ def test_a_redirect_raises_refused_and_is_not_followed(connect: Connect, gateway
     assert refused.value.status in (307, 404)
 
 
+def test_the_error_of_a_command_without_an_endpoint_names_its_fields_as_any_other(mem: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        mem.post(RawCommand("comment.post", {"incident": 1, "comment": ""}))
+
+    assert refused.value.field_errors == {"comment": ["This field may not be blank."]}
+
+
 def test_reusing_the_idempotency_key_of_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
     mem.post(LOOK, key="mine")
 
@@ -211,6 +223,132 @@ def test_the_error_for_an_unreachable_server_contains_the_idempotency_key(connec
         client.post(LOOK, key="mine")
 
     assert unreachable.value.key == "mine"
+
+
+# --- time limits -----------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that moves only when a flow pauses or the server waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, flow: Flow[Any], respond: Callable[[Request], Response | NoResponse]) -> Any:
+        """Run a flow whose requests are answered by `respond`."""
+        run = FlowRun(flow)
+        while run.step:
+            if isinstance(run.step, Pause):
+                self.now += run.step.seconds
+                run.resume(None)
+            else:
+                run.resume(respond(run.step))
+        return run.result
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def protocol(clock: Clock) -> HttpProtocol:
+    return HttpProtocol("dev-mem", "acme", patience_seconds=60, clock=clock)
+
+
+def refuse_connection(_: Request) -> NoResponse:
+    return NoResponse("ConnectError: refused")
+
+
+def test_wait_limits_a_call_that_no_server_accepts(clock: Clock, protocol: HttpProtocol) -> None:
+    with pytest.raises(Unreachable):
+        clock.run(protocol.post(LOOK, key=None, wait=2), refuse_connection)
+    assert clock.now <= 1002
+
+    with pytest.raises(Unreachable):
+        clock.run(protocol.bulk([LOOK], key=None, wait=2), refuse_connection)
+    assert clock.now <= 1004
+
+
+def test_patience_limits_a_call_that_may_wait_longer(clock: Clock, protocol: HttpProtocol) -> None:
+    with pytest.raises(Unreachable):
+        clock.run(protocol.post(LOOK, key=None, wait=600), refuse_connection)
+
+    assert 1050 < clock.now <= 1060
+
+
+def test_a_retry_asks_the_server_to_wait_only_for_the_rest_of_the_time(clock: Clock, protocol: HttpProtocol) -> None:
+    sent: list[Request] = []
+
+    def respond(request: Request) -> Response:
+        sent.append(request)
+        if len(sent) == 1:
+            return Response(503, {"retry-after": "12"}, None)
+        return Response(201, {"command-id": "1"}, {})
+
+    clock.run(protocol.post(LOOK, key="mine", wait=20), respond)
+
+    assert sent[0].headers["Prefer"] == "wait=20, handling=strict"
+    assert (sent[1].headers["Prefer"], sent[1].timeout) == ("wait=8, handling=strict", 18)
+    assert sent[1].headers["Idempotency-Key"] == sent[0].headers["Idempotency-Key"] == "mine"
+
+
+def test_a_wait_for_an_accepted_command_outlasts_an_outage_and_ends_in_time(
+    clock: Clock, protocol: HttpProtocol
+) -> None:
+    with pytest.raises(TimedOut) as timed_out:
+        clock.run(protocol.wait("c-1", until=clock() + 300), refuse_connection)
+
+    assert 1280 < clock.now <= 1300
+    assert timed_out.value.command_ids == ["c-1"]
+    assert "refused" in str(timed_out.value.__cause__)
+
+
+def test_a_wait_for_a_held_command_does_not_poll_continuously(clock: Clock, protocol: HttpProtocol) -> None:
+    polls: list[Request] = []
+
+    def respond(request: Request) -> Response:
+        polls.append(request)
+        return Response(200, {}, A_HELD_COMMAND)
+
+    with pytest.raises(TimedOut):
+        clock.run(protocol.wait("c-1", until=clock() + 120), respond)
+
+    assert clock.now == 1120
+    assert len(polls) < 30
+
+
+A_HELD_COMMAND: Final[dict[str, Any]] = {
+    "id": "c-1", "type": "comment.post", "status": "accepted", "organization": "acme",
+    "acceptedAt": "2026-11-23T11:35:57Z", "finishedAt": None, "attempts": 0,
+    "heldBy": {
+        "hold": "7", "scope": "queue", "target": "commands", "reason": "Maintenance", "since": "2026-11-23T11:00:00Z",
+        "releaseAt": None,
+    },
+    "outcome": None, "error": None,
+}  # fmt: skip
+
+
+def test_a_held_command_shows_its_hold(mem: Any, ledger: Engine, worker: Worker) -> None:
+    with ledger.begin() as connection:
+        place_hold(
+            connection,
+            scope="type",
+            target="comment.post",
+            reason="Maintenance",
+            by="test",
+            known_types=frozenset({"comment.post"}),
+        )
+
+    with pytest.raises(TimedOut):
+        mem.post(LOOK, wait=0)
+    [record] = mem.commands()
+
+    held = mem.record(record).held_by
+    assert (held.scope, held.target, held.reason, held.release_at) == ("type", "comment.post", "Maintenance", None)
 
 
 # --- applied once ----------------------------------------------------------------------------------------------
@@ -267,6 +405,69 @@ def test_the_error_for_an_invalid_bulk_item_contains_its_index(mem: Any) -> None
     assert set(refused.value.field_errors["commands"]) == {"1"}
 
 
+def test_commands_of_a_bulk_that_were_not_applied_can_be_raised(mem: Any, busy_worker: Worker, ledger: Engine) -> None:
+    assert mem.bulk([LOOK, LOOK], wait=30).raise_for_refused()[1].status == "applied"
+    records = mem.bulk([LOOK, PostComment(99, "Anybody?"), LOOK], wait=30)
+
+    with pytest.raises(NotApplied, match="1 of 3 commands were not applied; the first is command 1: 404") as error:
+        records.raise_for_refused()
+
+    assert error.value.errors.keys() == {1}
+    assert error.value.errors[1].command_id == records[1].id
+
+
+def test_dead_commands_of_a_bulk_are_raised_but_not_unfinished_ones(mem: Any, worker: Worker, ledger: Engine) -> None:
+    records = mem.bulk([LOOK, LOOK]).raise_for_refused()
+    with ledger.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE commands SET state = 'dead', finished_at = now(), error = 'It broke.' WHERE id = %s",
+            (records[0].id,),
+        )
+
+    with pytest.raises(NotApplied, match=r"It broke\.") as error:
+        CommandRecords(map(mem.record, records)).raise_for_refused()
+
+    assert list(error.value.errors) == [0]
+    assert isinstance(error.value.errors[0], Failed)
+
+
+# --- own commands ----------------------------------------------------------------------------------------------
+
+
+def test_the_callers_commands_are_listed_over_all_pages(mem: Any, worker: Worker) -> None:
+    applied = mem.submit(LOOK)
+    worker.apply()
+    waiting = mem.bulk([LOOK] * 119)
+    seen = mem.submit(MarkSeen(1))
+
+    ids = [record.id for record in mem.commands()]
+
+    assert ids == [seen.id, *(record.id for record in reversed(waiting)), applied.id]
+    assert [record.id for record in mem.commands(states=["applied"])] == [applied.id]
+    assert [record.id for record in mem.commands(types=["incident.mark_seen", "trigger.delete"])] == [seen.id]
+
+
+def test_a_waiting_command_can_be_cancelled_even_over_a_faulty_connection(
+    connect: Connect, gateway: Gateway, worker: Worker, ledger: Engine
+) -> None:
+    record = connect(gateway.url).submit(LOOK)
+
+    with faulty_proxy(gateway.url, CUT_OFF) as proxy:
+        cancelled = connect(proxy.url).cancel(record)
+        assert proxy.connections[0] == CUT_OFF
+    worker.apply()
+
+    assert (cancelled.id, cancelled.status) == (record.id, "discarded")
+    assert comments(ledger) == []
+
+
+def test_an_applied_command_cannot_be_cancelled(mem: Any, busy_worker: Worker) -> None:
+    outcome = mem.post(LOOK)
+
+    with pytest.raises(Refused, match="409: The command has already been applied"):
+        mem.cancel(outcome.command_id)
+
+
 # --- strict handling -------------------------------------------------------------------------------------------
 
 
@@ -284,6 +485,14 @@ def test_a_client_that_is_not_strict_lets_the_server_ignore_unknown_fields(
     lenient = connect(gateway.url, strict=False)
 
     assert lenient.post(Misspelt(1, "Look at this.")).status == 201
+    assert lenient.read("members/", querry="ana")
+
+
+def test_a_read_with_an_unknown_query_parameter_is_refused(mem: Any) -> None:
+    with pytest.raises(Refused) as refusal:
+        mem.read("members/", querry="ana")
+
+    assert refusal.value.field_errors.keys() == {"querry"}
 
 
 class Misspelt(PostComment):

@@ -74,6 +74,19 @@ def test_follow_can_select_one_incident(
     assert event.id == str(wanted)
 
 
+def test_follow_can_begin_with_the_events_of_the_last_day(
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int
+) -> None:
+    ids = [str(record_event(ledger, incident)) for _ in range(3)]
+
+    with faulty_proxy(gateway.url, DROPPED) as proxy:
+        events = list(islice(connect(proxy.url).follow(from_start=True), 3))
+
+    assert [event.id for event in events] == ids
+    with pytest.raises(ValueError, match="not both"):
+        next(connect(gateway.url).follow(from_start=True, last_id=ids[0]))
+
+
 def test_following_without_access_is_refused(connect: Connect, gateway: Gateway) -> None:
     with pytest.raises(Refused, match="403"):
         next(connect(gateway.url, "dev-out").follow())
@@ -117,8 +130,9 @@ def test_a_gateway_restart_neither_loses_nor_repeats_events(
 
 
 def test_a_broken_connection_neither_loses_nor_repeats_events(
-    connect: Connect, gateway: Gateway, ledger: Engine, incident: int
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "tocsin_client")
     ids = []
     with faulty_proxy(gateway.url, DROPPED, UNAVAILABLE) as proxy:
         follower = Follower(connect(proxy.url).follow())
@@ -132,3 +146,8 @@ def test_a_broken_connection_neither_loses_nor_repeats_events(
         follower.join()
 
     assert follower.ids == ids
+    logged = [record.getMessage() for record in caplog.records if record.name == "tocsin_client"]
+    # Two faulty connections before the stream is open, and three that are closed while it is.
+    assert sum("the event stream was interrupted, reconnecting in" in line for line in logged) == 5
+    assert sum(line.startswith("following events again") for line in logged) == 4
+    assert any(line.endswith(": 503") for line in logged)

@@ -21,8 +21,9 @@ from tocsin_client.commands import (
     UnmuteIncident,
     Unsubscribe,
 )
-from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
-from tocsin_client.results import CommandRecord, Decision, Event, Outcome, Preferences
+from tocsin_client.errors import Failed, NotApplied, Refused, TimedOut, TocsinError, Unreachable
+from tocsin_client.resources import Activity, Incident, Notification, Person
+from tocsin_client.results import CommandRecord, CommandRecords, Decision, Event, Hold, Outcome, Preferences
 from tocsin_client.rule_commands import (
     Action,
     CreateAlertRule,
@@ -37,9 +38,11 @@ from tocsin_client.webhooks import InvalidWebhook, verify_webhook
 
 __all__ = [
     "Action",
+    "Activity",
     "AsyncTocsin",
     "Command",
     "CommandRecord",
+    "CommandRecords",
     "CreateAlertRule",
     "Decision",
     "DeleteAlertRule",
@@ -47,12 +50,17 @@ __all__ = [
     "EditComment",
     "Event",
     "Failed",
+    "Hold",
+    "Incident",
     "InvalidWebhook",
     "MarkSeen",
     "MuteIncident",
+    "NotApplied",
+    "Notification",
     "ObserveMetric",
     "OpenIncident",
     "Outcome",
+    "Person",
     "PostComment",
     "Preferences",
     "RawCommand",

@@ -7,10 +7,11 @@ A flow is a generator. It yields a :class:`Request` or a :class:`Pause`, receive
 from __future__ import annotations
 
 import json
+import logging
+import math
 import random
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -19,7 +20,7 @@ from urllib.parse import quote
 
 from tocsin_client.commands import Command
 from tocsin_client.errors import Failed, Refused, TimedOut, Unreachable
-from tocsin_client.results import CommandRecord, Decision, Event, Outcome, Preferences
+from tocsin_client.results import CommandRecord, CommandRecords, Outcome, outcome_of
 
 MAX_WAIT_SECONDS: Final = 30
 """The longest time that the server lets one request wait for an outcome."""
@@ -27,20 +28,15 @@ MAX_WAIT_SECONDS: Final = 30
 RESPONSE_MARGIN_SECONDS: Final = 10.0
 """The time that a response may take in addition to the requested wait."""
 
-STREAM_TIMEOUT_SECONDS: Final = 45.0
-"""Three heartbeat intervals. An event stream that sends no data for this long is considered broken."""
-
 FIRST_BACKOFF_SECONDS: Final = 0.2
 MAX_BACKOFF_SECONDS: Final = 10.0
-
-MAX_REMEMBERED_EVENTS: Final = 10_000
 
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 """The response statuses after which a request is retried, because the gateway has not accepted it."""
 
-PREFERENCES_PATH: Final = "/api/0/users/me/preferences/"
-
 T = TypeVar("T")
+
+log = logging.getLogger("tocsin_client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ class HttpProtocol:
     """The flows for one caller in one organization.
 
     ``act_as`` is the id of the member for whom a service acts. ``patience_seconds`` is the time limit for retrying one
-    request. ``is_strict`` lets the server refuse commands with fields that it does not know.
+    request. ``is_strict`` lets the server refuse fields and query parameters that it does not know.
     """
 
     token: str = field(repr=False)
@@ -121,87 +117,92 @@ class HttpProtocol:
     jitter: Callable[[], float] = random.random
     """Returns a random number from 0 to 1."""
 
+    # --- commands ----------------------------------------------------------------------------------------------
+
     def post(self, command: Command, *, key: str | None, wait: float) -> Flow[Outcome]:
         """Submit a command and wait up to ``wait`` seconds for its outcome."""
-        deadline = self.clock() + wait
-        response = yield from self._submit(command, key, wait=wait)
-        return (yield from self._outcome(response, deadline))
+        return (yield from self.post_request(self.command_request(command, key), wait=wait))
+
+    def post_request(self, request: Request, *, wait: float) -> Flow[Outcome]:
+        """Send the request that submits a command, and wait up to ``wait`` seconds for the command's outcome."""
+        until = self.clock() + wait
+        response = _single_response((yield from self.send(request, until=until)))
+        if response.status == 202:
+            return (yield from self.wait(CommandRecord.from_json(response.body).id, until=until))
+        id_ = response.headers.get("command-id", "")
+        return Outcome(id_, response.status, checked_body(response), "idempotent-replayed" in response.headers)
 
     def submit(self, command: Command, *, key: str | None) -> Flow[CommandRecord]:
         """Submit a command and return its record as soon as it is accepted."""
-        response = yield from self._submit(command, key, wait=None)
-        body = _checked_body(response)
+        response = _single_response((yield from self.send(self.command_request(command, key))))
+        body = checked_body(response)
         if response.status == 202:
             return CommandRecord.from_json(body)
         return (yield from self.record(response.headers["command-id"]))
 
-    def bulk(self, commands: Sequence[Command], *, key: str | None, wait: float | None) -> Flow[list[CommandRecord]]:
+    def bulk(self, commands: Sequence[Command], *, key: str | None, wait: float | None) -> Flow[CommandRecords]:
         """Submit many commands in one request, so that either all or none are accepted, and return their records.
 
         If ``wait`` is set, wait up to that many seconds until every command has an outcome.
         """
-        key = key or new_key()
         body = {"commands": [command.bulk_item() for command in commands]}
-        deadline = self.clock() + (wait or 0)
-        while True:
-            remaining = None if wait is None else deadline - self.clock()
-            # Repeating the request with its key changes nothing and returns the current records.
-            request = self._request("POST", self.path("commands/"), body, key=key, wait=remaining)
-            response = yield from self._send(request)
-            records = [CommandRecord.from_json(each) for each in _checked_body(response)["commands"]]
-            if wait is None or response.status == 200:
+        request = self.request("POST", self.path("commands/"), body, key=key or new_key())
+        until = None if wait is None else self.clock() + wait
+        accepted: list[str] = []
+        for attempt in count():
+            try:
+                # Repeating the request with its key changes nothing and returns the current records.
+                response = yield from self.send(request, until=until)
+            except Unreachable as error:
+                if accepted:
+                    raise TimedOut(accepted) from error
+                raise
+            records = CommandRecords(map(CommandRecord.from_json, checked_body(response)["commands"]))
+            if until is None or response.status == 200:
                 return records
-            if self.clock() >= deadline:
-                raise TimedOut([record.id for record in records])
+            accepted = [record.id for record in records]
+            yield self._pause_before_poll(accepted, attempt, until)
+        raise AssertionError("unreachable")  # pragma: no cover
 
-    def record(self, id_: str, *, wait: float | None = None) -> Flow[CommandRecord]:
-        """Read a command's record, waiting up to ``wait`` seconds if the command has no outcome yet."""
-        request = self._request("GET", f"/api/0/commands/{quote(id_, safe='')}/", wait=wait)
-        response = yield from self._send(request)
-        return CommandRecord.from_json(_checked_body(response))
+    def record(self, id_: str) -> Flow[CommandRecord]:
+        """Read a command's record."""
+        response = yield from self.send(self.request("GET", _command_path(id_)))
+        return CommandRecord.from_json(checked_body(response))
 
-    def wait(self, id_: str, *, seconds: float) -> Flow[Outcome]:
-        """Wait for the outcome of a command."""
-        deadline = self.clock() + seconds
-        while True:
-            record = yield from self.record(id_, wait=max(deadline - self.clock(), 0.0))
+    def wait(self, id_: str, *, until: float) -> Flow[Outcome]:
+        """Wait for the outcome of an accepted command until a time of the clock."""
+        for attempt in count():
+            try:
+                response = yield from self.send(self.request("GET", _command_path(id_)), until=until, is_patient=True)
+            except Unreachable as error:
+                raise TimedOut([id_]) from error
+            record = CommandRecord.from_json(checked_body(response))
             if record.is_final:
                 return outcome_of(record)
-            if self.clock() >= deadline:
-                raise TimedOut([id_])
+            yield self._pause_before_poll([id_], attempt, until)
+        raise AssertionError("unreachable")  # pragma: no cover
 
-    def read(self, path: str, query: Mapping[str, Any]) -> Flow[Any]:
-        """Read one of the organization's resources and return its JSON."""
-        parameters = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in query.items())
-        request = self._request("GET", self.path(path) + (f"?{parameters}" if parameters else ""))
-        return _checked_body((yield from self._send(request)))
+    def cancel(self, id_: str) -> Flow[CommandRecord]:
+        """Cancel a command that no worker has begun to apply, and return its record."""
+        response = yield from self.send(self.request("POST", _command_path(id_) + "cancel/"))
+        if response.status == 409:
+            # An earlier attempt, whose response was lost, may have cancelled it.
+            record = yield from self.record(id_)
+            if record.status == "discarded":
+                return record
+        return CommandRecord.from_json(checked_body(response))
 
-    def explain(self, notification: str) -> Flow[list[Decision]]:
-        """Read the decisions behind a notification."""
-        body = yield from self.read(f"notifications/{quote(notification, safe='')}/explain/", {})
-        return [Decision.from_json(each) for each in body["decisions"]]
+    def _pause_before_poll(self, ids: list[str], attempt: int, until: float) -> Pause:
+        """Return the pause before unfinished commands are read again. If one is held, the server does not wait itself.
 
-    def preferences(self) -> Flow[Preferences]:
-        """Read the caller's preferences for messages."""
-        response = yield from self._send(self._request("GET", PREFERENCES_PATH))
-        return Preferences(_checked_body(response), response.headers["etag"])
+        :raises TimedOut: if the wait is over.
+        """
+        remaining = until - self.clock()
+        if remaining <= 0:
+            raise TimedOut(ids)
+        return Pause(min(self.backoff(attempt), remaining))
 
-    def replace_preferences(
-        self, document: Mapping[str, Any], *, version: str | None, key: str | None, wait: float
-    ) -> Flow[Outcome]:
-        """Replace the caller's preferences and wait up to ``wait`` seconds for the outcome."""
-        deadline = self.clock() + wait
-        request = self._request("PUT", PREFERENCES_PATH, dict(document), key=key or new_key(), wait=wait)
-        if version is not None:
-            request = replace(request, headers={**request.headers, "If-Match": version})
-        response = yield from self._send(request)
-        return (yield from self._outcome(response, deadline))
-
-    def explain_incident(self, incident: str, *, user: int | None) -> Flow[list[Decision]]:
-        """Read the decisions about a person and an incident."""
-        query = {} if user is None else {"user": user}
-        body = yield from self.read(f"incidents/{quote(incident, safe='')}/explain/", query)
-        return [Decision.from_json(each) for each in body["decisions"]]
+    # --- requests ----------------------------------------------------------------------------------------------
 
     def path(self, suffix: str) -> str:
         """Return the path of one of the organization's resources."""
@@ -212,106 +213,65 @@ class HttpProtocol:
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
         return headers if self.act_as is None else headers | {"Act-As": f"user:{self.act_as}"}
 
+    def request(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Request:
+        """Return a request, which submits a command if it has an idempotency key."""
+        headers = self.headers()
+        if key is not None:
+            headers |= {"Idempotency-Key": key, "Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body).encode()
+        return Request(method, path, headers, RESPONSE_MARGIN_SECONDS, content)
+
+    def command_request(self, command: Command, key: str | None) -> Request:
+        """Return the request that submits a command, to its own endpoint if it has one."""
+        key = key or new_key()
+        payload = command.payload()
+        # A command's own endpoint accepts incident numbers only, not deduplication keys.
+        if command.route is None or not str(payload.get("incident", "0")).isdecimal():
+            return self.request("POST", self.path("commands/"), {"commands": [command.bulk_item()]}, key=key)
+        method, template = command.route
+        body = {name: value for name, value in payload.items() if f"{{{name}}}" not in template}
+        path = template.format_map({name: quote(str(value), safe="") for name, value in payload.items()})
+        return self.request(method, self.path(path), body, key=key)
+
+    def send(self, request: Request, *, until: float | None = None, is_patient: bool = False) -> Flow[Response]:
+        """Send a request, and retry it until a server accepts or refuses it.
+
+        Without ``until``, the server responds at once. If it is set, a time of the clock, the server waits for outcomes
+        until then, and no attempt begins later. Attempts end after ``patience_seconds``, unless ``is_patient`` is true.
+
+        :raises Unreachable: if no server accepted or refused the request in time.
+        """
+        give_up = math.inf if is_patient else self.clock() + self.patience_seconds
+        if until is not None:
+            give_up = min(give_up, until)
+        for attempt in count():
+            reply = yield self._with_preferences(request, until)
+            if isinstance(reply, Response) and reply.status not in RETRYABLE_STATUSES:
+                return reply
+            pause = self.backoff(attempt, at_least=_retry_after(reply))
+            if self.clock() + pause > give_up:
+                raise Unreachable(_reason(reply), key=request.headers.get("Idempotency-Key"))
+            log.info("%s %s failed, retrying in %.1f s: %s", request.method, request.path, pause, _reason(reply))
+            yield Pause(pause)
+        raise AssertionError("unreachable")  # pragma: no cover
+
     def backoff(self, attempt: int, *, at_least: float = 0.0) -> float:
         """Return the delay in seconds after an attempt (counted from 0). It grows exponentially and has jitter."""
         longest = min(FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)
         return at_least + longest * (0.5 + self.jitter() / 2)
 
-    def _outcome(self, response: Response, deadline: float) -> Flow[Outcome]:
-        """Return the outcome in the response to a command or, if it has none yet, wait for it until ``deadline``."""
-        if response.status == 202:
-            record = CommandRecord.from_json(response.body)
-            return (yield from self.wait(record.id, seconds=deadline - self.clock()))
-        id_ = response.headers.get("command-id", "")
-        return Outcome(id_, response.status, _checked_body(response), "idempotent-replayed" in response.headers)
-
-    def _submit(self, command: Command, key: str | None, *, wait: float | None) -> Flow[Response]:
-        key = key or new_key()
-        payload = command.payload()
-        # A command's own endpoint accepts incident numbers only, not deduplication keys.
-        if command.route is not None and str(payload.get("incident", "0")).isdecimal():
-            method, template = command.route
-            body = {name: value for name, value in payload.items() if f"{{{name}}}" not in template}
-            path = template.format_map({name: quote(str(value), safe="") for name, value in payload.items()})
-            return (yield from self._send(self._request(method, self.path(path), body, key=key, wait=wait)))
-        body = {"commands": [command.bulk_item()]}
-        response = yield from self._send(self._request("POST", self.path("commands/"), body, key=key, wait=wait))
-        return _single_response(response)
-
-    def _request(
-        self, method: str, path: str, body: Any = None, *, key: str | None = None, wait: float | None = None
-    ) -> Request:
-        headers = self.headers()
-        seconds = 0 if wait is None else max(0, min(round(wait), MAX_WAIT_SECONDS))
-        if key is not None or wait is not None:
-            headers["Prefer"] = f"wait={seconds}" if seconds else "respond-async"
-        if key is not None and self.is_strict:
-            headers["Prefer"] += ", handling=strict"
-        if key is not None:
-            headers |= {"Idempotency-Key": key, "Content-Type": "application/json"}
-        content = None if body is None else json.dumps(body).encode()
-        return Request(method, path, headers, seconds + RESPONSE_MARGIN_SECONDS, content)
-
-    def _send(self, request: Request) -> Flow[Response]:
-        """Send a request, and retry it for up to ``patience_seconds`` until a server accepts or refuses it."""
-        deadline = self.clock() + self.patience_seconds
-        for attempt in count():
-            reply = yield request
-            if isinstance(reply, Response) and reply.status not in RETRYABLE_STATUSES:
-                return reply
-            pause = self.backoff(attempt, at_least=_retry_after(reply))
-            if self.clock() + pause > deadline:
-                raise Unreachable(_reason(reply), key=request.headers.get("Idempotency-Key"))
-            yield Pause(pause)
-        raise AssertionError("unreachable")  # pragma: no cover
-
-
-class EventCursor:
-    """A client's position in the event stream: where to resume, and which events have been received."""
-
-    def __init__(self, protocol: HttpProtocol, *, incident: int | str | None, last_id: str | None) -> None:
-        self._protocol = protocol
-        self._incident = incident
-        self._last_id = last_id
-        self._seen_ids: OrderedDict[str, None] = OrderedDict()
-        self._attempt = 0
-
-    def request(self) -> Request:
-        """Return the request that opens the stream after the last event."""
-        headers = self._protocol.headers() | {"Accept": "text/event-stream"}
-        if self._last_id is not None:
-            headers["Last-Event-ID"] = self._last_id
-        query = "" if self._incident is None else f"?incident={quote(str(self._incident), safe='')}"
-        return Request("GET", self._protocol.path("events/") + query, headers, STREAM_TIMEOUT_SECONDS)
-
-    def opens(self, response: Response) -> bool:
-        """Return whether the response is an event stream. If not, the request should be retried.
-
-        :raises Refused: if the caller may not follow these events.
-        """
-        if response.status in RETRYABLE_STATUSES or response.status >= 500:
-            return False
-        _checked_body(response)
-        self._attempt = 0
-        return True
-
-    def advance(self, id_: str, data: str) -> Event | None:
-        """Move past a message in the stream and return its event.
-
-        Return ``None`` if the message has no event, or one that was received before.
-        """
-        self._last_id = id_ or self._last_id
-        if not data or id_ in self._seen_ids:
-            return None
-        self._seen_ids[id_] = None
-        if len(self._seen_ids) > MAX_REMEMBERED_EVENTS:
-            self._seen_ids.popitem(last=False)
-        return Event.from_json(json.loads(data))
-
-    def backoff(self) -> float:
-        """Return the delay in seconds before the stream is opened again."""
-        self._attempt += 1
-        return self._protocol.backoff(self._attempt - 1)
+    def _with_preferences(self, request: Request, until: float | None) -> Request:
+        """Return the request with its ``Prefer`` header, and with a timeout that allows the server to wait."""
+        seconds = 0 if until is None else max(0, min(round(until - self.clock()), MAX_WAIT_SECONDS))
+        preferences = []
+        if seconds:
+            preferences.append(f"wait={seconds}")
+        elif "Idempotency-Key" in request.headers:
+            preferences.append("respond-async")
+        if self.is_strict:
+            preferences.append("handling=strict")
+        headers = {**request.headers, "Prefer": ", ".join(preferences)} if preferences else request.headers
+        return replace(request, headers=headers, timeout=seconds + RESPONSE_MARGIN_SECONDS)
 
 
 def new_key() -> str:
@@ -319,20 +279,12 @@ def new_key() -> str:
     return str(uuid.uuid4())
 
 
-def outcome_of(record: CommandRecord) -> Outcome:
-    """Return the outcome of a finished command.
+def checked_body(response: Response) -> Any:
+    """Return the body of a response.
 
-    :raises Refused: if the command was rejected.
-    :raises Failed: if the command is dead or was discarded.
+    :raises Refused: if the response is a refusal.
+    :raises Failed: if the server failed.
     """
-    if record.outcome is None:
-        raise Failed(record.error or f"the command is {record.status}", command=record)
-    if record.outcome.status >= 400:
-        raise Refused(record.outcome.status, record.outcome.body, command_id=record.id)
-    return record.outcome
-
-
-def _checked_body(response: Response) -> Any:
     id_ = response.headers.get("command-id")
     if response.status >= 500:
         raise Failed(f"{response.status}: {response.body}", command_id=id_)
@@ -342,13 +294,23 @@ def _checked_body(response: Response) -> Any:
     return response.body
 
 
+def _command_path(id_: str) -> str:
+    return f"/api/0/commands/{quote(id_, safe='')}/"
+
+
 def _single_response(response: Response) -> Response:
-    """Convert the response to a bulk request with one command into the response of the command's own endpoint."""
-    if response.status not in (200, 202):
+    """Convert the response to a bulk request with one command into the response of the command's own endpoint.
+
+    Return any other response unchanged.
+    """
+    commands = response.body.get("commands") if isinstance(response.body, dict) else None
+    if response.status == 400 and isinstance(commands, dict) and commands.keys() == {"0"}:
+        return replace(response, body=commands["0"])
+    if response.status not in (200, 202) or not isinstance(commands, list):
         return response
-    resource = response.body["commands"][0]
+    [resource] = commands
     if response.status == 202:
-        return Response(202, response.headers, resource)
+        return replace(response, body=resource)
     outcome = outcome_of(CommandRecord.from_json(resource))
     return Response(outcome.status, response.headers, outcome.body)
 

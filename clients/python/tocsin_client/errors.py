@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,8 +46,24 @@ class Failed(TocsinError):
         self.command_id = command.id if command else command_id
 
 
+class NotApplied(TocsinError):
+    """Raised by ``CommandRecords.raise_for_refused`` when some commands of a bulk request were not applied.
+
+    ``errors`` has an error for each of them, by the command's position in the request, counted from 0.
+    """
+
+    def __init__(self, errors: Mapping[int, Refused | Failed], *, total: int) -> None:
+        position, first = next(iter(errors.items()))
+        super().__init__(
+            f"{len(errors)} of {total} commands were not applied; the first is command {position}: {first}"
+        )
+        self.errors = dict(errors)
+
+
 class Unreachable(TocsinError):
-    """Raised when no server accepted the request within ``patience_seconds``, despite retries.
+    """Raised when no server accepted the request in time, despite retries.
+
+    The retries end after ``patience_seconds`` or, if that is earlier, with the time that the call may wait.
 
     The command may have been accepted nevertheless. If it is posted again with the same ``key``, it still takes effect
     only once.

@@ -1,11 +1,13 @@
-"""Values that the client returns: command records, outcomes, and events."""
+"""Values that the client returns about commands, messages and events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
+
+from tocsin_client.errors import Failed, NotApplied, Refused
 
 ACCEPTED = "accepted"
 
@@ -22,6 +24,33 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator's hold, which keeps commands from being applied.
+
+    ``scope`` is queue, type or organization. ``release_at`` is ``None`` if the hold has no planned end.
+    """
+
+    id: str
+    scope: str
+    target: str
+    reason: str
+    since: datetime
+    release_at: datetime | None
+
+    @classmethod
+    def from_json(cls, hold: Mapping[str, Any]) -> Hold:
+        """Parse the JSON of a hold."""
+        return cls(
+            id=hold["hold"],
+            scope=hold["scope"],
+            target=hold["target"],
+            reason=hold["reason"],
+            since=datetime.fromisoformat(hold["since"]),
+            release_at=time_or_none(hold["releaseAt"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CommandRecord:
     """A command's record in the ledger. ``status`` is one of accepted, applied, rejected, dead or discarded."""
 
@@ -33,7 +62,7 @@ class CommandRecord:
     accepted_at: datetime
     finished_at: datetime | None
     attempts: int
-    held_by: str | None
+    held_by: Hold | None
     """The operator's hold that keeps the command from being applied; ``None`` if it is not held."""
     outcome: Outcome | None
     error: str | None
@@ -53,12 +82,46 @@ class CommandRecord:
             status=resource["status"],
             organization=resource["organization"],
             accepted_at=datetime.fromisoformat(resource["acceptedAt"]),
-            finished_at=datetime.fromisoformat(resource["finishedAt"]) if resource["finishedAt"] else None,
+            finished_at=time_or_none(resource["finishedAt"]),
             attempts=resource["attempts"],
-            held_by=resource["heldBy"],
+            held_by=Hold.from_json(resource["heldBy"]) if resource["heldBy"] else None,
             outcome=Outcome(resource["id"], outcome["status"], outcome["body"]) if outcome else None,
             error=resource["error"],
         )
+
+
+class CommandRecords(list[CommandRecord]):
+    """The records of the commands in a bulk request, in the order of the request."""
+
+    def raise_for_refused(self) -> Self:
+        """Return these records, unless a command was rejected, is dead or was discarded.
+
+        :raises NotApplied: if there is such a command, with an error for each of them. A command that has no outcome
+            yet is none of them.
+        """
+        errors: dict[int, Refused | Failed] = {}
+        for position, record in enumerate(self):
+            if record.is_final:
+                try:
+                    outcome_of(record)
+                except (Refused, Failed) as error:
+                    errors[position] = error
+        if errors:
+            raise NotApplied(errors, total=len(self))
+        return self
+
+
+def outcome_of(record: CommandRecord) -> Outcome:
+    """Return the outcome of a finished command.
+
+    :raises Refused: if the command was rejected.
+    :raises Failed: if the command is dead or was discarded.
+    """
+    if record.outcome is None:
+        raise Failed(record.error or f"the command is {record.status}", command=record)
+    if record.outcome.status >= 400:
+        raise Refused(record.outcome.status, record.outcome.body, command_id=record.id)
+    return record.outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +160,7 @@ class Decision:
             rule=decision["rule"],
             detail=decision["detail"],
             explanation=decision["explanation"],
-            at=datetime.fromisoformat(decision["at"]) if decision["at"] else None,
+            at=time_or_none(decision["at"]),
         )
 
 
@@ -125,3 +188,8 @@ class Event:
             sequence=int(event["sequence"]),
             data=event["data"],
         )
+
+
+def time_or_none(text: str | None) -> datetime | None:
+    """Parse an optional ISO 8601 timestamp."""
+    return datetime.fromisoformat(text) if text else None
