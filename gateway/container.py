@@ -9,6 +9,7 @@ from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
+from gateway.caller_slots import MAX_REQUESTS, CallerSlots
 from gateway.chat import UrlKeeper
 from gateway.directory_service import DirectoryService
 from gateway.http.parsing import BODY_PART_SECONDS
@@ -19,7 +20,7 @@ from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
 from gateway.operations_service import OperationsService
-from gateway.rate_limit import FailureLimit, RateLimiter
+from gateway.rate_limit import MAX_WRONG_LOGINS, MAX_WRONG_TOKENS, FailureLimit, RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
 from gateway.reads.chat_destinations import ChatDestinationQueries
 from gateway.reads.command_outcomes import CommandOutcomes
@@ -78,6 +79,8 @@ class Container:
         self.public_url = PublicUrl(settings.public_url, settings.trusted_networks)
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
+        self.requests = CallerSlots(MAX_REQUESTS)
+        self.wrong_tokens = FailureLimit(MAX_WRONG_TOKENS)
         self.broker: Celery = make_app(settings)
         self.hint_publisher = HintPublisher(self.broker)
         self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
@@ -119,7 +122,7 @@ class Container:
         self.directory = DirectoryService(settings.database_url)
         self.operations = OperationsService(self._reads, settings, seconds=timeouts.read_seconds)
         self.operations_stream = OperationsBroadcaster(self.operations.snapshot)
-        self.failed_logins = FailureLimit()
+        self.failed_logins = FailureLimit(MAX_WRONG_LOGINS)
         self._reporter = ProcessReporter(settings.database_url, ProcessKind.GATEWAY, lambda: self.metrics.accepted)
 
     def start(self) -> None:
