@@ -153,7 +153,7 @@ class EndpointPipeline:
         return response
 
     async def _authenticate(self, credential: Credential, address: str | None, *, deadline: float) -> Caller:
-        """Return the caller. A wrong token counts for the address, if one is given, a wrong ``Act-As`` for its program."""
+        """Return the caller. Wrong tokens count for the address, if one is given, wrong ``Act-As`` for the program."""
         try:
             return await self._container.authenticator.authenticate(credential, deadline=deadline)
         except Unauthenticated:
