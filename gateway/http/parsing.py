@@ -178,7 +178,9 @@ async def read_body(
         return b""
     if length is not None and length.isdecimal() and int(length[:19]) > limit:
         raise BodyTooLarge(limit)
-    body = b""
+    # Each addition to one object would copy all that has arrived before.
+    parts: list[bytes] = []
+    size = 0
     more = True
     while more:
         try:
@@ -189,11 +191,12 @@ async def read_body(
         if message["type"] != "http.request":
             # The part that arrived might be valid JSON with another meaning.
             raise MalformedRequest("The body is incomplete.")
-        body += message.get("body", b"")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
         more = message.get("more_body", False)
-        if len(body) > limit:
+        if size > limit:
             raise BodyTooLarge(limit)
-    return body
+    return b"".join(parts)
 
 
 def require_identity_coding(headers: Headers) -> None:

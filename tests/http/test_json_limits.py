@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.json_limits import MAX_NESTING, MAX_VALUES, TOO_DEEP, TOO_MANY, require_bounded
+from gateway.http.json_limits import MAX_NESTING, MAX_VALUES, PIECE_BYTES, TOO_DEEP, TOO_MANY, require_bounded
 from gateway.http.parsing import parse_json
 from models.refusals import MalformedRequest
 
@@ -36,9 +36,10 @@ def refusal_of(text: bytes) -> str | None:
         {"[": "{" * 100, '"': "[" * 30, "\\": ["{" * 30, '\\"{']},
         [[]] * 1000,
         ["," * 2 * MAX_VALUES],
+        ["\\" * PIECE_BYTES + '"', ["[" * 2 * PIECE_BYTES], '\\"{' * PIECE_BYTES],
         [0] * MAX_VALUES,
     ],
-    ids=["deepest", "deepest parts", "strings", "names", "wide", "commas in a string", "most values"],
+    ids=["deepest", "deepest parts", "strings", "names", "wide", "commas in a string", "long strings", "most values"],
 )
 def test_a_text_within_the_limits_is_parsed(value: Any) -> None:
     assert parse_json(json.dumps(value).encode()) == value
