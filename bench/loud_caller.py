@@ -23,7 +23,9 @@ from bench.load_generator import HOST, response_length
 PEOPLE: Final = 200
 """How many people the loud organization has, for all of whom its program may act."""
 
-PERSON: Final = "loud-person"
+PERSON: Final = "loud-{}"
+"""The token of each of the first people. Each way of being loud has a person of its own, who owes nothing yet."""
+
 PROGRAM: Final = "loud-program"
 ROOT: Final = "/api/0/organizations/loud"
 BODY_BYTES: Final = 8 * 1024 * 1024
@@ -40,6 +42,7 @@ class Loudness:
 
     way: str
     port: int
+    token: str
     seconds: float
     rate: int
     incident: str
@@ -62,51 +65,52 @@ class Way:
 def ways(loudness: Loudness) -> dict[str, Callable[[], Way]]:
     """Return all ways of being loud, by name."""
     often = float(TIMES * loudness.rate)
-    comments = f"{ROOT}/incidents/{loudness.incident}/comments/"
+    incident = f"{ROOT}/incidents/{loudness.incident}/comments/"
     blocked = f"{ROOT}/incidents/{loudness.blocked_incident}/comments/"
     item = {"type": "comment.post", "incident": loudness.incident, "comment": "loud"}
     wrong_mentions = [f"nobody-{number}" for number in range(100)]
+
+    def post(path: str, body: Any, *, token: str = loudness.token, **headers: Any) -> bytes:
+        return _request("POST", path, json.dumps(body).encode(), token=token, **headers)
+
+    def get(path: str, *, token: str = loudness.token) -> bytes:
+        return _request("GET", path, token=token)
+
     return {
-        "commands": lambda: Way(cycle([_post(comments, {"comment": "loud"})]), often),
-        "bulk": lambda: Way(cycle([_post(f"{ROOT}/commands/", {"commands": [item] * loudness.rate})]), TIMES, 4),
-        "mentions": lambda: Way(cycle([_post(comments, {"comment": "loud", "mentions": wrong_mentions})]), often),
-        "refused writes": lambda: Way(cycle([_post(comments, {"comment": ""})]), often),
-        "8 MiB bodies": lambda: Way(cycle(_large_bodies(loudness.incident)), TIMES, 4),
-        "lists of 7 MB": lambda: Way(cycle([_get(f"{ROOT}/incidents/?project=-1&expand=activities")]), often, 8),
-        "streams": lambda: Way(cycle([_get(f"{ROOT}/events/")]), 50, stays_open=True),
-        "long waits": lambda: Way(
-            cycle([_post(blocked, {"comment": "loud"}, prefer="wait=60")]), often, stays_open=True
+        "commands": lambda: Way(cycle([post(incident, {"comment": "loud"})]), often),
+        "bulk": lambda: Way(cycle([post(f"{ROOT}/commands/", {"commands": [item] * loudness.rate})]), TIMES, 4),
+        "mentions": lambda: Way(cycle([post(incident, {"comment": "loud", "mentions": wrong_mentions})]), often),
+        "refused writes": lambda: Way(cycle([post(incident, {"comment": ""})]), often),
+        "8 MiB bodies": lambda: Way(
+            cycle([_request("POST", f"{ROOT}/commands/", each, token=loudness.token) for each in _bodies(item)]),
+            TIMES,
+            4,
         ),
-        "wrong tokens": lambda: Way((_get(f"{ROOT}/incidents/", token=f"wrong-{each}") for each in count()), often),
+        "lists of 7 MB": lambda: Way(cycle([get(f"{ROOT}/incidents/?project=-1&expand=activities")]), often, 8),
+        "streams": lambda: Way(cycle([get(f"{ROOT}/events/")]), 50, stays_open=True),
+        "long waits": lambda: Way(
+            cycle([post(blocked, {"comment": "loud"}, prefer="wait=60")]), often, stays_open=True
+        ),
+        "wrong tokens": lambda: Way((get(f"{ROOT}/incidents/", token=f"wrong-{each}") for each in count()), often),
         "Act-As": lambda: Way(
-            cycle([_post(comments, {"comment": "loud"}, token=PROGRAM, act_as=each) for each in range(1, PEOPLE + 1)]),
+            cycle([post(incident, {"comment": "loud"}, token=PROGRAM, act_as=each) for each in range(1, PEOPLE + 1)]),
             often,
         ),
     }
 
 
-def _large_bodies(incident: str) -> list[bytes]:
-    long = {"type": "comment.post", "incident": incident, "comment": "x" * 60_000}
-    items = {"commands": [long] * (BODY_BYTES // 61_000)}
-    texts = [
-        json.dumps(items).encode(),
+def _bodies(item: dict[str, str]) -> list[bytes]:
+    """Return a valid body, one with too many values, one that is too deep, and one with a long item."""
+    return [
+        json.dumps({"commands": [item | {"comment": "x" * 60_000}] * (BODY_BYTES // 61_000)}).encode(),
         b'{"commands": [' + b"0," * (BODY_BYTES // 2 - 50) + b"0]}",
         b"[" * (BODY_BYTES - 50),
         b'{"commands": ["' + b"[," * (BODY_BYTES // 2 - 50) + b'"]}',
     ]
-    return [_request("POST", f"{ROOT}/commands/", text) for text in texts]
-
-
-def _post(path: str, body: Any, *, token: str = PERSON, act_as: int = 0, prefer: str = "respond-async") -> bytes:
-    return _request("POST", path, json.dumps(body).encode(), token=token, act_as=act_as, prefer=prefer)
-
-
-def _get(path: str, *, token: str = PERSON) -> bytes:
-    return _request("GET", path, b"", token=token)
 
 
 def _request(
-    method: str, path: str, body: bytes, *, token: str = PERSON, act_as: int = 0, prefer: str = "respond-async"
+    method: str, path: str, body: bytes = b"", *, token: str, act_as: int = 0, prefer: str = "respond-async"
 ) -> bytes:
     head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\nPrefer: {prefer}\r\n"
     if act_as:

@@ -44,7 +44,7 @@ Latencies = dict[str, list[float]]
 
 def main() -> int:
     """Measure, print a table, and return 0 if the goal is met for every way."""
-    names = list(ways(Loudness("", 0, 0, 1, "", "")))
+    names = list(ways(Loudness("", 0, "", 0, 1, "", "")))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=50, help="TOCSIN_RATE")
     parser.add_argument("--rounds", type=int, default=4)
@@ -56,7 +56,7 @@ def main() -> int:
         embedded_servers(Path(folder)) as servers,
         _running_stack(servers, options.rate) as port,
     ):
-        bench = _Bench(port, servers.database_url, options)
+        bench = _Bench(port, servers.database_url, names, options)
         bench.prepare()
         print("| way | responses to the loud caller | POST p50 | POST p95 | GET p50 | GET p95 | worst p95 |")
         print("|---|---|---|---|---|---|---|")
@@ -94,9 +94,10 @@ def _running_stack(servers: EmbeddedServers, rate: int) -> Iterator[int]:
 class _Bench:
     """The quiet caller, and the loud one beside it."""
 
-    def __init__(self, port: int, database_url: str, options: argparse.Namespace) -> None:
+    def __init__(self, port: int, database_url: str, names: list[str], options: argparse.Namespace) -> None:
         self._port = port
         self._options = options
+        self._names = names
         self._connection = http.client.HTTPConnection(HOST, port, timeout=60)
         self._database = psycopg.connect(database_url, autocommit=True)
         self._incidents: dict[str, str] = {}
@@ -120,6 +121,7 @@ class _Bench:
         loudness = Loudness(
             way,
             self._port,
+            PERSON.format(1 + self._names.index(way)),
             self._options.seconds,
             self._options.rate,
             self._incidents["loud"],
@@ -163,7 +165,7 @@ class _Bench:
         self._request("POST", path, organization, {"comment": text})
 
     def _request(self, method: str, path: str, organization: str, body: JSON = None) -> Any:
-        token = PERSON if organization == "loud" else "quiet-person"
+        token = PERSON.format(0) if organization == "loud" else "quiet-person"
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Prefer": "wait=30"}
         content = None if body is None else json.dumps(body)
         self._connection.request(method, f"/api/0/organizations/{path}", content, headers)
@@ -228,7 +230,7 @@ def _directory() -> dict[str, Any]:
             {"organization": "quiet", "user": "person-1000", "role": "owner", "teams": ["t"]},
         ],
         "tokens": [
-            {"token": PERSON, "user": "person-1"},
+            *({"token": PERSON.format(each), "user": f"person-{each + 1}"} for each in range(20)),
             {"token": "quiet-person", "user": "person-1000"},
             {
                 "token": PROGRAM,

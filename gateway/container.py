@@ -9,6 +9,7 @@ from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
+from gateway.broker_inspector import BrokerInspector
 from gateway.caller_slots import MAX_REQUESTS, CallerSlots
 from gateway.chat import UrlKeeper
 from gateway.directory_service import DirectoryService
@@ -83,6 +84,7 @@ class Container:
         self.wrong_tokens = FailureLimit(MAX_WRONG_TOKENS)
         self.broker: Celery = make_app(settings)
         self.hint_publisher = HintPublisher(self.broker)
+        self.broker_inspector = BrokerInspector(self.broker)
         self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
         self._keyed_ledger = _engine(
             settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
@@ -148,6 +150,7 @@ class Container:
         await self.outcomes.stop()
         await asyncio.to_thread(self.hint_publisher.stop)
         await asyncio.to_thread(self._reporter.stop)
+        self.broker_inspector.close()
         self.directory.close()
         self._resolver.close()
         for engine in self.engines:
