@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,9 @@ MAX_STREAMS: Final = 50
 
 REQUEST_SECONDS: Final = 1.0
 """How long a request is expected to take that does not wait for an outcome."""
+
+MAX_READS: Final = 4
+"""How many reads of one caller run at the same time: half as many as there are connections for reads."""
 
 STREAM_SECONDS: Final = 15.0
 """When a caller may try again to open a stream: by then, the next heartbeat has ended those whose client is gone."""
@@ -71,3 +75,25 @@ class CallerSlots:
             yield slot
         finally:
             self.free(slot)
+
+
+class CallerQueues:
+    """Lets ``most`` pieces of work of each caller run at the same time. Others of that caller wait, in order."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._queues: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def turn(self, caller: str) -> AsyncIterator[None]:
+        """Wait for the caller's turn, and take it for the duration of the block."""
+        queue = self._queues.setdefault(caller, asyncio.Semaphore(self._most))
+        self._users[caller] = self._users.get(caller, 0) + 1
+        try:
+            async with queue:
+                yield
+        finally:
+            self._users[caller] -= 1
+            if not self._users[caller]:
+                del self._users[caller], self._queues[caller]

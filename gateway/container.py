@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
 from gateway.broker_inspector import BrokerInspector
-from gateway.caller_slots import MAX_REQUESTS, CallerSlots
+from gateway.caller_slots import MAX_READS, MAX_REQUESTS, CallerQueues, CallerSlots
 from gateway.chat import UrlKeeper
 from gateway.directory_service import DirectoryService
 from gateway.http.parsing import BODY_PART_SECONDS
@@ -81,6 +81,7 @@ class Container:
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
         self.requests = CallerSlots(MAX_REQUESTS)
+        self.reads_in_turn = CallerQueues(MAX_READS)
         self.wrong_tokens = FailureLimit(MAX_WRONG_TOKENS)
         self.broker: Celery = make_app(settings)
         self.hint_publisher = HintPublisher(self.broker)

@@ -243,7 +243,7 @@ class EndpointPipeline:
             # Checks 7 to 9.
             require_organization_access(context.actor, context.organization, self._endpoint.permission, method)
         context.require_few_values()
-        response = await self._endpoint.operations[method].handle(context)
+        response = await self._handle_in_turn(context)
         if method == "GET" and context.unknown_parameters and response.status < 400:
             # Only now, because only a caller who may read the resource may learn what is wrong with the request. Other
             # methods change something, so they call `ignore_unknown` themselves, before they do so.
@@ -253,6 +253,14 @@ class EndpointPipeline:
                 _close(response)
                 raise
         return response
+
+    async def _handle_in_turn(self, context: RequestContext) -> HttpResponse:
+        """Return the operation's response. The caller's reads do not take all connections from those of others."""
+        operation = self._endpoint.operations[context.method]
+        if context.method != "GET" or operation.can_wait or operation.is_stream:
+            return await operation.handle(context)
+        async with self._container.reads_in_turn.turn(context.caller.spender):
+            return await operation.handle(context)
 
     def _require_method_and_scope(self, caller: Caller, method: str) -> None:
         # Checks 4 to 6.
