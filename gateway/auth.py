@@ -40,6 +40,14 @@ class Credential(NamedTuple):
     act_as: int | None
 
 
+class MayNotActFor(Forbidden):
+    """403: a caller with a valid token may not act for the user in ``Act-As``. ``spender`` is the caller's own."""
+
+    def __init__(self, code: ForbiddenCode | None, spender: str) -> None:
+        super().__init__(code=code)
+        self.spender = spender
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated caller. ``organization`` is the organization in the request's path, if it exists.
@@ -57,13 +65,21 @@ class Caller:
     def caller_key(self) -> str:
         """The caller's key in the ledger, which names a person, a program, or a program that acts for a person.
 
-        Idempotency keys and rate limits apply per caller key, and the key decides who may read a command.
+        Idempotency keys apply per caller key, and the key decides who may read a command.
+        """
+        actor, spender = self.actor, self.spender
+        is_for_a_person = actor.kind is not CallerKind.USER and actor.user_id is not None
+        return f"{spender} as user:{actor.user_id}" if is_for_a_person else spender
+
+    @property
+    def spender(self) -> str:
+        """The key by which limits on rates, open requests and streams count: a person or a program.
+
+        A program that acts for people shares one limit with all of them. Otherwise it could have as many limits as it
+        has people. No pair of a program and a person needs a limit of its own, because it could not exceed this one.
         """
         actor = self.actor
-        if actor.kind is CallerKind.USER:
-            return f"user:{actor.user_id}"
-        program = f"{actor.kind}:{actor.organization_id}:{_quoted(self.token_name)}"
-        return program if actor.user_id is None else f"{program} as user:{actor.user_id}"
+        return _spender(actor.kind, actor.user_id, actor.organization_id, self.token_name)
 
     @property
     def audit_name(self) -> str:
@@ -81,7 +97,7 @@ class Caller:
         program, _, person = caller_key.partition(" as ")
         if self.actor.kind is CallerKind.USER:
             return f"user:{self.actor.user_id}" in (caller_key, person)
-        return program == self.caller_key.partition(" as ")[0]
+        return program == self.spender
 
 
 _LOOK_UP: Final = f"""
@@ -124,7 +140,7 @@ class Authenticator:
         """Return the caller to whom a credential belongs. ``deadline`` is in event-loop time.
 
         :raises Unauthenticated: if the token is unknown, expired or revoked, or its user is inactive.
-        :raises Forbidden: if the caller may not act for the user in ``Act-As``.
+        :raises MayNotActFor: if the caller may not act for the user in ``Act-As``.
         :raises Unavailable: if the database does not respond in time.
         """
         return await self._batcher.submit(credential, deadline=deadline)
@@ -160,10 +176,11 @@ class Authenticator:
 def _caller(credential: Credential, row: Any) -> Caller | Exception:
     try:
         require_valid_credential(_credential_facts(credential, row))
-    except (Unauthenticated, Forbidden) as refusal:
-        if isinstance(refusal, Forbidden) and credential.act_as == 0:
-            return Forbidden(code=ForbiddenCode.ACT_AS_MALFORMED)
+    except Unauthenticated as refusal:
         return refusal
+    except Forbidden as refusal:
+        code = ForbiddenCode.ACT_AS_MALFORMED if credential.act_as == 0 else refusal.code
+        return MayNotActFor(code, _spender(CallerKind(row.kind), row.user_id, row.home, row.name))
     # A service acts for members of its own organization. Their roles there do not count in another organization.
     actor = actor_from_membership(
         row if row.member_of == row.organization_id else None,
@@ -195,6 +212,8 @@ def _credential_facts(credential: Credential, row: Any) -> CredentialFacts | Non
     )
 
 
-def _quoted(name: str) -> str:
+def _spender(kind: CallerKind, user_id: int | None, organization_id: int | None, token_name: str) -> str:
+    if kind is CallerKind.USER:
+        return f"user:{user_id}"
     # A token's name must not contain the separators that a caller key uses.
-    return quote(name, safe="")
+    return f"{kind}:{organization_id}:{quote(token_name, safe='')}"

@@ -9,6 +9,8 @@ from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator
+from gateway.broker_inspector import BrokerInspector
+from gateway.caller_slots import MAX_READS, MAX_REQUESTS, CallerQueues, CallerSlots
 from gateway.chat import UrlKeeper
 from gateway.directory_service import DirectoryService
 from gateway.http.parsing import BODY_PART_SECONDS
@@ -19,7 +21,7 @@ from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.ledger.used_tickets import UsedTickets
 from gateway.metrics import Metrics
 from gateway.operations_service import OperationsService
-from gateway.rate_limit import FailureLimit, RateLimiter
+from gateway.rate_limit import MAX_WRONG_LOGINS, MAX_WRONG_TOKENS, FailureLimit, RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
 from gateway.reads.chat_destinations import ChatDestinationQueries
 from gateway.reads.command_outcomes import CommandOutcomes
@@ -78,8 +80,12 @@ class Container:
         self.public_url = PublicUrl(settings.public_url, settings.trusted_networks)
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
+        self.requests = CallerSlots(MAX_REQUESTS)
+        self.reads_in_turn = CallerQueues(MAX_READS)
+        self.wrong_tokens = FailureLimit(MAX_WRONG_TOKENS)
         self.broker: Celery = make_app(settings)
         self.hint_publisher = HintPublisher(self.broker)
+        self.broker_inspector = BrokerInspector(self.broker)
         self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
         self._keyed_ledger = _engine(
             settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
@@ -119,7 +125,7 @@ class Container:
         self.directory = DirectoryService(settings.database_url)
         self.operations = OperationsService(self._reads, settings, seconds=timeouts.read_seconds)
         self.operations_stream = OperationsBroadcaster(self.operations.snapshot)
-        self.failed_logins = FailureLimit()
+        self.failed_logins = FailureLimit(MAX_WRONG_LOGINS)
         self._reporter = ProcessReporter(settings.database_url, ProcessKind.GATEWAY, lambda: self.metrics.accepted)
 
     def start(self) -> None:
@@ -145,6 +151,7 @@ class Container:
         await self.outcomes.stop()
         await asyncio.to_thread(self.hint_publisher.stop)
         await asyncio.to_thread(self._reporter.stop)
+        self.broker_inspector.close()
         self.directory.close()
         self._resolver.close()
         for engine in self.engines:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import StrEnum
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
-
-from kombu.connection import Connection
+from typing import Final, NamedTuple
 
 from gateway.container import Container
 from models.database.migrate import known_revisions
@@ -17,9 +15,6 @@ from tasks.broker.parked import ParkedMessages, find_parked_messages
 from tasks.broker.pubsub import responds
 from tasks.broker.topology import topology_errors
 
-T = TypeVar("T")
-
-BROKER_SECONDS: Final = 1.5
 WAKE_UPS_SECONDS: Final = 1.0
 
 
@@ -65,8 +60,7 @@ async def read_parked(container: Container) -> ParkedMessages | None:
     """Return the number of parked messages, or ``None`` while the broker is unavailable."""
     # The other metrics are needed most while something is unavailable.
     try:
-        async with asyncio.timeout(BROKER_SECONDS):
-            return await asyncio.to_thread(_with_broker, container, find_parked_messages)
+        return await container.broker_inspector.look("parked", find_parked_messages)
     except Exception:
         return None
 
@@ -92,8 +86,7 @@ async def _database(container: Container) -> list[HealthCheck]:
 async def _broker(container: Container) -> list[HealthCheck]:
     inspect = partial(topology_errors, services=container.settings.parsed_service_queues)
     try:
-        async with asyncio.timeout(BROKER_SECONDS):
-            errors = await asyncio.to_thread(_with_broker, container, inspect)
+        errors = await container.broker_inspector.look("topology", inspect)
     except Exception:
         detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
@@ -104,10 +97,3 @@ async def _broker(container: Container) -> list[HealthCheck]:
         # A hint without a queue is lost. Its commands wait until the sweeper publishes a hint and the queue exists.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]
-
-
-def _with_broker(container: Container, inspect: Callable[[Connection], T]) -> T:
-    """Return what ``inspect`` finds on a new connection to the broker."""
-    with container.broker.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
-        return inspect(connection)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -57,6 +58,7 @@ from gateway.routes import (
 )
 from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
+from models.known_secrets import is_loopback, settings_with_known_secrets
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_setting_names
 from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
@@ -64,6 +66,8 @@ from tasks.server_check import check_servers
 from tasks.startup import StartupError, free_port
 from tasks.tracing import configure_tracing, stop_tracing
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
+
+log = structlog.get_logger(__name__)
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may still take after the process has received SIGTERM."""
@@ -148,6 +152,8 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
     except (SettingsError, StartupError) as error:
         sys.exit(str(error))
     log_process_started(ProcessKind.GATEWAY)
+    if not is_loopback(host) and (names := settings_with_known_secrets(settings.with_secrets)):
+        log.warning("settings.known_secrets", settings=names, host=host, fix="choose secrets that nobody else knows")
     app = create_app(settings)
     config = server_config(app, settings, host=host, port=port)
     watch = Watchdog(

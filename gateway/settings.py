@@ -49,6 +49,17 @@ class GatewaySettings(ProcessSettings, SecretSettings):
         return frozenset(origin.strip().rstrip("/").lower() for origin in self.origins.split(",") if origin.strip())
 
     @property
+    def with_secrets(self) -> dict[str, str]:
+        """The settings that contain secrets and are set, by variable name."""
+        values = {
+            "DATABASE_URL": self.database_url,
+            "BROKER_URL": self.broker_url,
+            "REDIS_URL": self.redis_url,
+            "TOCSIN_SECRET": self.secret,
+        }
+        return {name: value for name, value in values.items() if value}
+
+    @property
     def public_origin(self) -> str | None:
         """The origin of the gateway's public URL, if that URL is set."""
         return "/".join(self.public_url.split("/")[:3]).lower() if self.public_url else None

@@ -13,8 +13,8 @@ command is retried and, after five failed attempts or five timeouts, becomes dea
     ├── Gone 410                  ├── UnsupportedContentCoding 415
     ├── MalformedRequest 400      ├── IdempotencyKeyReused 422
     ├── InvalidFields 400         ├── TooManyRequests 429
-    ├── StringRefusal 400         └── Unavailable 503
-    └── ListRefusal 400
+    ├── StringRefusal 400         ├── TooManyCommands 413
+    └── ListRefusal 400           └── Unavailable 503
 """
 
 from __future__ import annotations
@@ -239,6 +239,15 @@ class BodyTooLarge(Refusal):
         super().__init__({"detail": f"The request body may not exceed {limit} bytes."})
 
 
+class TooManyCommands(Refusal):
+    """413: the body contains more commands than the caller may ever send at once. ``most`` is how many it may send."""
+
+    status = 413
+
+    def __init__(self, most: int) -> None:
+        super().__init__({"detail": f"At most {most} commands may be sent at once."})
+
+
 class UnsupportedMediaType(Refusal):
     """415: the request body is not JSON."""
 
@@ -272,7 +281,7 @@ class IdempotencyKeyReused(Refusal):
 
 
 class TooManyRequests(Refusal):
-    """429: the caller has exceeded its rate limit. ``retry_after`` is in seconds."""
+    """429: the caller has exceeded its rate, or a limit on what it has open. ``retry_after`` is in seconds."""
 
     status = 429
 

@@ -35,6 +35,7 @@ from gateway.http.parsing import (
 )
 from gateway.http.responses import HttpResponse, json_response
 from gateway.ledger.submission import IdempotencyKey, Submission
+from gateway.turns import in_turns
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit, require_token_scope
@@ -79,9 +80,11 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     body = require_object(await context.json_body())
     sources = _parse_list(body)
     _require_permissions(context, sources)
-    if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
-        raise BodyTooLarge(BODY_LIMIT_BYTES)
-    items = _validate_items(context, sources)
+    if len(context.body) > BODY_LIMIT_BYTES:
+        async for source in in_turns(sources):
+            if json_size(source) > BODY_LIMIT_BYTES:
+                raise BodyTooLarge(BODY_LIMIT_BYTES)
+    items = await _validate_items(context, sources)
     if errors := await find_forbidden_targets(context, [item.command for item in items]):
         raise InvalidFields({"commands": {str(index): each for index, each in errors.items()}})
     context.ignore_unknown([name for name in body if name != "commands"])
@@ -102,7 +105,7 @@ async def submit_items(
     """
     has_keys = header_key is not None or any(item.key is not None for item in items)
     exact_body = await context.exact_json_body() if has_keys else None
-    indexes, submission = _make_submission(
+    indexes, submission = await _make_submission(
         context, items, condition=condition, header_key=header_key, exact_body=exact_body
     )
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
@@ -156,9 +159,9 @@ def _entry_of(source: Mapping[str, JSON]) -> CatalogEntry | None:
 # --- items -----------------------------------------------------------------------------------------------------
 
 
-def _validate_items(context: RequestContext, sources: Sequence[JSON]) -> list[BulkItem]:
+async def _validate_items(context: RequestContext, sources: Sequence[JSON]) -> list[BulkItem]:
     items, errors = [], {}
-    for index, source in enumerate(sources):
+    async for index, source in in_turns(enumerate(sources)):
         try:
             items.append(_validate_item(context, source))
         except InvalidFields as invalid:
@@ -208,7 +211,7 @@ def _type_error(source: Mapping[str, JSON]) -> str:
 # --- submission ------------------------------------------------------------------------------------------------
 
 
-def _make_submission(
+async def _make_submission(
     context: RequestContext,
     items: Sequence[BulkItem],
     *,
@@ -220,7 +223,7 @@ def _make_submission(
     rows: list[NewCommand] = []
     indexes: list[int] = []
     keys: dict[str, IdempotencyKey] = {}
-    for position, item in enumerate(items):
+    async for position, item in in_turns(enumerate(items)):
         digest = "" if item.key is None else request_digest(context, condition, exact_body["commands"][position])
         known = keys.get(item.key or "")
         if known is not None and known.digest != digest:

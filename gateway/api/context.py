@@ -15,6 +15,7 @@ from uuid import UUID
 from starlette.datastructures import QueryParams
 
 from gateway.auth import Caller, Credential
+from gateway.caller_slots import Slot
 from gateway.container import Container
 from gateway.http.json_digest import parse_exact_json
 from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, parse_json
@@ -43,10 +44,11 @@ class RequestContext:
 
     ``base_url`` is the start of the gateway's absolute URLs. ``path_parameters`` are decoded. ``act_as`` is the
     user id in ``Act-As``, or 0 if the header names no possible user. ``credential`` is the credential by which
-    ``caller`` was looked up. ``deadline`` is the event-loop time by which a command must be accepted. ``record``
-    holds the request id and the details that the request's log line will contain. ``known_parameters`` are the
-    names of the operation's query parameters. ``ignored`` collects the names of the body fields and query
-    parameters that were ignored because nobody knows them.
+    ``caller`` was looked up. ``slot`` is what the request takes up of the caller's limit. ``deadline`` is the
+    event-loop time by which a command must be accepted. ``record`` holds the request id and the details that the
+    request's log line will contain. ``known_parameters`` are the names of the operation's query parameters.
+    ``ignored`` collects the names of the body fields and query parameters that were ignored because nobody knows them.
+    ``has_paid`` tells whether the caller has been charged for commands.
     """
 
     container: Container
@@ -60,10 +62,12 @@ class RequestContext:
     caller: Caller
     act_as: int | None
     credential: Credential
+    slot: Slot
     deadline: float
     record: RequestRecord
     known_parameters: frozenset[str] = frozenset()
     ignored: list[str] = field(default_factory=list, init=False)
+    has_paid: bool = field(default=False, init=False)
 
     @property
     def actor(self) -> Actor:
@@ -175,6 +179,19 @@ class RequestContext:
         if "\0" in slug or slug != slug.strip():
             raise NotFound
         return slug
+
+    def pay_for(self, commands: int) -> None:
+        """Charge the caller for a number of commands.
+
+        :raises TooManyRequests: if the caller has to wait before it may send as many.
+        :raises TooManyCommands: if the caller may never send as many at once.
+        """
+        self.container.rate_limiter.acquire(self.caller.spender, commands)
+        self.has_paid = True
+
+    def expect_wait(self, seconds: float) -> None:
+        """Note that the request may wait for outcomes this long, so that its slot is in use."""
+        self.container.requests.extend(self.slot, seconds=seconds)
 
     async def json_body(self) -> JSON:
         """Parse the body as JSON.

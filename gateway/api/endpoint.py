@@ -88,6 +88,7 @@ class Endpoint:
     :param is_personal: whether the path names no organization, so that the permission is a matter of the token alone.
     :param precondition: check 6, which examines only the caller. It raises a refusal if it fails.
     :param body_limit: the maximum size of a request body in bytes.
+    :param throttles_with_503: whether callers who exceed a limit get 503, because they would not repeat after 429.
     :param has_sessions: whether operators may call the endpoint with the cookie of a session in place of a token.
     """
 
@@ -99,4 +100,5 @@ class Endpoint:
     precondition: Callable[[Actor], None] | None = None
     body_limit: int = BODY_LIMIT_BYTES
     is_personal: bool = False
+    throttles_with_503: bool = False
     has_sessions: bool = False

@@ -21,9 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, parameter_names
-from gateway.auth import Caller, Credential
+from gateway.auth import Caller, Credential, MayNotActFor
+from gateway.caller_slots import REQUEST_SECONDS, Slot
 from gateway.container import Container
 from gateway.http.parsing import (
+    BODY_LIMIT_BYTES,
     Headers,
     parse_act_as,
     parse_bearer_token,
@@ -42,11 +44,25 @@ from gateway.http.responses import (
     list_of_names,
     refusal_response,
 )
+from gateway.rate_limit import READ_BYTES
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization_access, require_token_scope
-from models.refusals import Forbidden, InvalidFields, MethodNotAllowed, Refusal, StringRefusal
+from models.refusals import (
+    Forbidden,
+    InvalidFields,
+    MethodNotAllowed,
+    Refusal,
+    StringRefusal,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
 
 _OPS_RANKS: Final[Mapping[OpsRole, int]] = {role: rank for rank, role in enumerate(OpsRole)}
+_READS: Final = frozenset({"GET", "HEAD"})
+_FREE: Final = frozenset({429, 500, 503})
+"""The statuses of responses that cost nothing: nothing was done, or it is not the caller's fault."""
+
 _EXPOSED_HEADERS: Final = (
     "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, Tocsin-Ignored,"
     " WWW-Authenticate, X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
@@ -114,9 +130,7 @@ class EndpointPipeline:
         await response.send(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, headers: Headers) -> HttpResponse:
-        record = record_of(scope)
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._container.timeouts.acceptance_seconds
+        deadline = asyncio.get_running_loop().time() + self._container.timeouts.acceptance_seconds
         act_as = parse_act_as(headers)
         session = await self._session(headers, scope["method"])
         credential = (
@@ -124,23 +138,48 @@ class EndpointPipeline:
             if session is None
             else session.credential
         )
-        caller = await self._container.authenticator.authenticate(credential, deadline=deadline)
-        record.caller = caller.caller_key
-        authenticated_at = clock()
-        body = await read_body(
-            headers,
-            receive,
-            limit=self._endpoint.body_limit,
-            part_seconds=self._container.timeouts.body_part_seconds,
-        )
-        # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
-        deadline += clock() - authenticated_at
-        if body:
-            require_identity_coding(headers)
-            require_json_type(headers)
+        address = None if session else self._container.public_url.address_of(scope, headers)
+        caller = await self._authenticate(credential, address, deadline=deadline)
+        record_of(scope).caller = caller.caller_key
+        try:
+            self._require_credit(caller, scope["method"])
+            with self._container.requests.taken(caller.spender, seconds=REQUEST_SECONDS) as slot:
+                context = self._context(scope, headers, caller, credential, slot, deadline=deadline)
+                response = await self._respond(context, receive)
+        except TooManyRequests as refusal:
+            response = self._refused(refusal, headers)
+        if session is not None:
+            response.headers["X-CSRF-Token"] = session.csrf_token
+        return response
+
+    async def _authenticate(self, credential: Credential, address: str | None, *, deadline: float) -> Caller:
+        """Return the caller. Wrong tokens count for the address, if one is given, wrong ``Act-As`` for the program."""
+        try:
+            return await self._container.authenticator.authenticate(credential, deadline=deadline)
+        except Unauthenticated:
+            if address is not None:
+                self._container.wrong_tokens.require_allowed(address)
+                self._container.wrong_tokens.record(address)
+            raise
+        except MayNotActFor as refusal:
+            self._container.rate_limiter.acquire(refusal.spender)
+            raise
+
+    def _require_credit(self, caller: Caller, method: str) -> None:
+        """Require that the caller may spend something, before anything is done for it.
+
+        A read costs what its response turns out to be, so the caller needs no more than to owe nothing. How many
+        commands a bulk request contains is not known before its body is parsed.
+        """
+        limiter = self._container.rate_limiter
+        is_large = self._endpoint.body_limit > BODY_LIMIT_BYTES
+        limiter.require(caller.spender, 0 if method in _READS else 1, at_most=limiter.capacity if is_large else None)
+
+    def _context(
+        self, scope: Scope, headers: Headers, caller: Caller, credential: Credential, slot: Slot, *, deadline: float
+    ) -> RequestContext:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        self._require_method_and_scope(caller, method)
-        context = RequestContext(
+        return RequestContext(
             container=self._container,
             method=method,
             path=scope["path"],
@@ -148,22 +187,49 @@ class EndpointPipeline:
             path_parameters=scope["path_params"],
             query_string=scope["query_string"],
             headers=headers,
-            body=body,
+            body=b"",
             caller=caller,
-            act_as=act_as,
+            act_as=credential.act_as,
             credential=credential,
+            slot=slot,
             deadline=deadline,
-            record=record,
-            known_parameters=self._parameters[method],
+            record=record_of(scope),
+            known_parameters=self._parameters.get(method, frozenset()),
         )
+
+    async def _respond(self, context: RequestContext, receive: Receive) -> HttpResponse:
+        """Read the body and return the response. Charge the caller for it."""
         try:
+            await self._read_body(context, receive)
+            self._require_method_and_scope(context.caller, context.method)
             response = await self._operate(context)
         except Refusal as refusal:
-            response = refusal_response(refusal, problem=accepts_problem_json(headers.joined(b"accept")))
+            response = self._refused(refusal, context.headers)
         _add_handling_headers(response, context)
-        if session is not None:
-            response.headers["X-CSRF-Token"] = session.csrf_token
+        if not context.has_paid and response.status not in _FREE:
+            cost = len(response.body) / READ_BYTES if context.method == "GET" else 1
+            self._container.rate_limiter.charge(context.caller.spender, cost)
         return response
+
+    async def _read_body(self, context: RequestContext, receive: Receive) -> None:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        context.body = await read_body(
+            context.headers,
+            receive,
+            limit=self._endpoint.body_limit,
+            part_seconds=self._container.timeouts.body_part_seconds,
+        )
+        # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
+        context.deadline += clock() - started
+        if context.body:
+            require_identity_coding(context.headers)
+            require_json_type(context.headers)
+
+    def _refused(self, refusal: Refusal, headers: Headers) -> HttpResponse:
+        if self._endpoint.throttles_with_503 and isinstance(refusal, TooManyRequests):
+            refusal = Unavailable(refusal.body["detail"], retry_after=refusal.retry_after)
+        return refusal_response(refusal, problem=accepts_problem_json(headers.joined(b"accept")))
 
     async def _session(self, headers: Headers, method: str) -> SessionCredential | None:
         # A bearer token counts before a cookie, which a browser may send without being asked.
@@ -177,7 +243,7 @@ class EndpointPipeline:
             # Checks 7 to 9.
             require_organization_access(context.actor, context.organization, self._endpoint.permission, method)
         context.require_few_values()
-        response = await self._endpoint.operations[method].handle(context)
+        response = await self._handle_in_turn(context)
         if method == "GET" and context.unknown_parameters and response.status < 400:
             # Only now, because only a caller who may read the resource may learn what is wrong with the request. Other
             # methods change something, so they call `ignore_unknown` themselves, before they do so.
@@ -187,6 +253,14 @@ class EndpointPipeline:
                 _close(response)
                 raise
         return response
+
+    async def _handle_in_turn(self, context: RequestContext) -> HttpResponse:
+        """Return the operation's response. The caller's reads do not take all connections from those of others."""
+        operation = self._endpoint.operations[context.method]
+        if context.method != "GET" or operation.can_wait or operation.is_stream:
+            return await operation.handle(context)
+        async with self._container.reads_in_turn.turn(context.caller.spender):
+            return await operation.handle(context)
 
     def _require_method_and_scope(self, caller: Caller, method: str) -> None:
         # Checks 4 to 6.

@@ -260,10 +260,11 @@ async def accept_and_wait(
     :raises Refusal: if none of the commands is accepted.
     """
     container = context.container
-    container.rate_limiter.acquire(context.caller.caller_key, len(submission.rows))
+    context.pay_for(len(submission.rows))
     seconds = context.preference.effective_wait_seconds(default=default_wait_seconds)
     if seconds <= 0:
         return await _with_holds(context, await _accept(context, submission)), None
+    context.expect_wait(seconds)
     # The wait begins before acceptance, because a worker may finish a command before this coroutine continues.
     with container.outcomes.expect(row.id for row in submission.rows) as wait:
         accepted = await _accept(context, submission)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
+from gateway.http.json_limits import require_bounded
 from models.refusals import (
     BodyTooLarge,
     InvalidFields,
@@ -28,8 +29,6 @@ BODY_LIMIT_BYTES: Final = 64 * 1024
 
 LARGE_BODY_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """The maximum size of a request body that holds many items."""
-
-MAX_NESTING: Final = 20
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
@@ -179,7 +178,9 @@ async def read_body(
         return b""
     if length is not None and length.isdecimal() and int(length[:19]) > limit:
         raise BodyTooLarge(limit)
-    body = b""
+    # Each addition to one object would copy all that has arrived before.
+    parts: list[bytes] = []
+    size = 0
     more = True
     while more:
         try:
@@ -190,11 +191,12 @@ async def read_body(
         if message["type"] != "http.request":
             # The part that arrived might be valid JSON with another meaning.
             raise MalformedRequest("The body is incomplete.")
-        body += message.get("body", b"")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
         more = message.get("more_body", False)
-        if len(body) > limit:
+        if size > limit:
             raise BodyTooLarge(limit)
-    return body
+    return b"".join(parts)
 
 
 def require_identity_coding(headers: Headers) -> None:
@@ -223,22 +225,18 @@ def require_json_type(headers: Headers) -> None:
 def parse_json(body: bytes) -> JSON:
     """Parse a body as JSON. An empty body counts as an empty object.
 
-    :raises MalformedRequest: if the body is not UTF-8 or not JSON, is nested deeper than ``MAX_NESTING`` levels, or
-        contains an object with a duplicate key.
+    :raises MalformedRequest: if the body is not UTF-8 or not JSON, contains an object with a duplicate key, or exceeds
+        the limits in :mod:`gateway.http.json_limits`.
     """
     if not body:
         return {}
+    require_bounded(body)
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"JSON parse error - {error}") from None
-    except RecursionError:
-        raise MalformedRequest(f"JSON parse error - nested deeper than {MAX_NESTING} levels") from None
     except ValueError as error:
         raise MalformedRequest(f"JSON parse error - {error}") from None
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_deeper(value, MAX_NESTING):
-        raise MalformedRequest(f"JSON parse error - nested deeper than {MAX_NESTING} levels")
-    return value
 
 
 def require_object(value: JSON, *, errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
@@ -268,14 +266,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reject_constant(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_deeper(value: JSON, levels: int) -> bool:
-    # Search breadth-first, because recursion could exhaust the stack.
-    layer, depth = [value], 0
-    while layer := [each for each in layer if isinstance(each, (dict, list))]:
-        depth += 1
-        if depth > levels:
-            return True
-        layer = [child for each in layer for child in (each.values() if isinstance(each, dict) else each)]
-    return False

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import orjson
@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.refusals import Refusal, reason_code
 from models.types import JSON
-from tasks.commands.fields import OBJECT_ERRORS_KEY
+from tasks.commands.field_errors import cut_errors, cut_problem_errors
 
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -171,8 +171,8 @@ def _quoted(name: str) -> str:
 
 def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
     """Return a refusal as a response, in the format of RFC 9457 if ``problem`` is true."""
-    members = refusal.problem_members
-    return error_response(refusal.status, refusal.body, refusal.headers, problem=problem, problem_members=members)
+    body, members = cut_errors(refusal.body), cut_problem_errors(refusal.problem_members)
+    return error_response(refusal.status, body, refusal.headers, problem=problem, problem_members=members)
 
 
 def error_response(
@@ -187,48 +187,10 @@ def error_response(
 
     ``problem_members`` replace members of the latter, or are added to them.
     """
-    body = cut_errors(body)
     if not problem:
         return json_response(status, body, headers)
     details = problem_details(status, body) | dict(problem_members)
-    details["errors"] = details["errors"][: MAX_ERRORS + 1]
     return HttpResponse(status, encode_json(details), dict(headers or {}), PROBLEM_TYPE)
-
-
-MAX_ERRORS: Final = 20
-"""How many field errors a response lists."""
-
-
-def cut_errors(body: JSON) -> JSON:
-    """Return an error body with at most :data:`MAX_ERRORS` field errors, and the number of those left out."""
-    if not isinstance(body, dict) or "detail" in body:
-        return body
-    total = _count_errors(body)
-    if total <= MAX_ERRORS:
-        return body
-    kept, _ = _first_errors(body, MAX_ERRORS)
-    left_out = [f"{total - MAX_ERRORS} more errors are not listed."]
-    return kept | {OBJECT_ERRORS_KEY: [*kept.get(OBJECT_ERRORS_KEY, ()), *left_out]}
-
-
-def _count_errors(errors: JSON) -> int:
-    if isinstance(errors, dict):
-        return sum(_count_errors(each) for each in errors.values())
-    return len(errors) if isinstance(errors, list) else 1
-
-
-def _first_errors(errors: JSON, most: int) -> tuple[Any, int]:
-    """Return the first ``most`` errors in their structure, and how many there may still be."""
-    if isinstance(errors, dict):
-        kept = {}
-        for name, inner in errors.items():
-            if most <= 0:
-                break
-            kept[name], most = _first_errors(inner, most)
-        return kept, most
-    if isinstance(errors, list):
-        return errors[:most], most - len(errors)
-    return errors, most - 1
 
 
 def accepts_problem_json(accept: str | None) -> bool:

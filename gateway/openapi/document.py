@@ -151,11 +151,11 @@ def _responses(endpoint: Endpoint, operation: Operation) -> Json:
 
 
 def _refusals(endpoint: Endpoint, operation: Operation) -> list[int]:
-    statuses = {400, 401, 403, 408, 413, 414, 415, 500, 503}
+    statuses = {400, 401, 403, 408, 413, 414, 415, 429, 500, 503}
     if endpoint.permission is not None or "{" in endpoint.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429}
+        statuses |= {409, 412, 422}
     statuses.update(operation.refusals)
     return sorted(statuses)
 

@@ -26,7 +26,7 @@ REFUSALS: Final = {
     414: "The query is too long.",
     415: "The body is not JSON, or it is encoded.",
     422: "The Idempotency-Key covers another request.",
-    429: "The caller exceeds the rate limit.",
+    429: "The caller exceeds its rate, or has too much open; an address sends too many wrong tokens.",
     500: "An internal error; the log contains its errorId.",
     503: "The request cannot be accepted now; repeat it with the same Idempotency-Key.",
 }

@@ -9,6 +9,7 @@ import orjson
 from gateway.api.context import RequestContext
 from gateway.api.submit import submit_command
 from gateway.auth import Caller, Credential
+from gateway.caller_slots import REQUEST_SECONDS
 from gateway.http.parsing import Headers
 from gateway.http.responses import HttpResponse
 from gateway.pages.request import PageRequest
@@ -41,25 +42,28 @@ async def submit(
         raise NotFound
     require_token_scope(visitor.actor, entry.permission, entry.method)
     require_organization_access(visitor.actor, visitor.organization, entry.permission, entry.method)
-    context = RequestContext(
-        container=request.container,
-        method=entry.method,
-        path=request.path,
-        base_url="",
-        path_parameters=dict(request.parameters),
-        query_string=b"",
-        headers=Headers([] if waits else [(b"prefer", b"respond-async")]),
-        body=orjson.dumps(dict(fields)),
-        caller=Caller(
-            actor=visitor.actor,
-            token_id=visitor.token_id,
-            token_name=visitor.token_name,
-            ops_role=None,
-            organization=visitor.organization,
-        ),
-        act_as=None,
-        credential=Credential(b"", visitor.organization.slug, None),
-        deadline=request.deadline(),
-        record=request.record,
+    caller = Caller(
+        actor=visitor.actor,
+        token_id=visitor.token_id,
+        token_name=visitor.token_name,
+        ops_role=None,
+        organization=visitor.organization,
     )
-    return await submit_command(context, entry.command_class, incident=incident)
+    with request.container.requests.taken(caller.spender, seconds=REQUEST_SECONDS) as slot:
+        context = RequestContext(
+            container=request.container,
+            method=entry.method,
+            path=request.path,
+            base_url="",
+            path_parameters=dict(request.parameters),
+            query_string=b"",
+            headers=Headers([] if waits else [(b"prefer", b"respond-async")]),
+            body=orjson.dumps(dict(fields)),
+            caller=caller,
+            act_as=None,
+            credential=Credential(b"", visitor.organization.slug, None),
+            slot=slot,
+            deadline=request.deadline(),
+            record=request.record,
+        )
+        return await submit_command(context, entry.command_class, incident=incident)

@@ -40,6 +40,7 @@ async def read_command(context: RequestContext) -> HttpResponse:
         raise NotFound
     seconds = context.preference.wait_seconds
     if seconds and row.state == CommandState.ACCEPTED:
+        context.expect_wait(seconds)
         with context.container.outcomes.expect([id_]) as wait:
             # The command may have finished between the read and the wait.
             context.container.outcomes.refresh([id_])

@@ -14,7 +14,7 @@ from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES, parse_idempotency_key, 
 from gateway.http.responses import HttpResponse, json_response
 from models.permissions import INCIDENTS
 from models.policy import require_may_submit
-from models.refusals import InvalidFields, TooManyRequests, Unavailable
+from models.refusals import InvalidFields
 from tasks.commands.alertmanager import MAX_STALE_SECONDS, MIN_STALE_SECONDS, ReceiveAlerts
 from tasks.commands.catalog import CATALOG
 
@@ -46,11 +46,7 @@ async def receive_alerts(context: RequestContext) -> HttpResponse:
     if command is None:
         # Alertmanager would repeat what is refused, and there is nothing to do.
         return json_response(202, {"commands": []})
-    try:
-        return await submit_items(context, [BulkItem(entry, command)], condition=condition, header_key=key)
-    except TooManyRequests as refusal:
-        # Alertmanager gives up after any 4xx.
-        raise Unavailable(refusal.body["detail"], retry_after=refusal.retry_after) from None
+    return await submit_items(context, [BulkItem(entry, command)], condition=condition, header_key=key)
 
 
 def _source(context: RequestContext) -> str | None:
@@ -106,5 +102,7 @@ ENDPOINTS = (
         tag="integrations",
         permission=INCIDENTS,
         body_limit=LARGE_BODY_LIMIT_BYTES,
+        # Alertmanager gives up after any 4xx.
+        throttles_with_503=True,
     ),
 )

@@ -21,6 +21,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator, Caller, Credential
+from gateway.caller_slots import MAX_STREAMS, STREAM_SECONDS, CallerSlots
 from gateway.stream.event_feed import EventFeed, FeedItem
 from gateway.stream.feed_cursor import FeedCursor
 from gateway.stream.subscriber import StreamSubscriber
@@ -67,6 +68,7 @@ class EventBroadcaster:
         self._authenticator = authenticator
         self._wake_url = wake_url
         self._seconds = seconds
+        self._slots = CallerSlots(MAX_STREAMS)
         self._subscribers: set[StreamSubscriber] = set()
         self._cursor: FeedCursor | None = None
         self._poll_lock = asyncio.Lock()
@@ -114,18 +116,21 @@ class EventBroadcaster:
         events from the last 24 hours.
 
         :raises Unavailable: if the database is unavailable, or the gateway is stopping.
+        :raises TooManyRequests: if the caller has too many open streams.
         :raises Refusal: if the caller has no access to this organization's streams.
         """
         if self._is_closing:
             raise Unavailable
         subscriber = StreamSubscriber(self, credential, caller, incident, base_url=base_url)
         subscriber.last_id, subscriber.is_resuming = last_id, is_resuming
+        subscriber.slot = self._slots.take(caller.spender, seconds=STREAM_SECONDS)
         try:
             # A stream must not join during a poll, whose events go only to the subscribers with which it began.
             async with self._exclusive_cursor(), asyncio.timeout(self._seconds):
                 await self._join(subscriber)
-        except Exception as error:
-            if _may_pass(error):
+        except BaseException as error:
+            self._slots.free(subscriber.slot)
+            if isinstance(error, Exception) and _may_pass(error):
                 raise Unavailable from error
             raise
         if self._is_closing:
@@ -145,6 +150,8 @@ class EventBroadcaster:
     def unsubscribe(self, subscriber: StreamSubscriber) -> None:
         """Remove a stream, so that it receives no more events."""
         self._subscribers.discard(subscriber)
+        if subscriber.slot is not None:
+            self._slots.free(subscriber.slot)
         if not self._subscribers:
             self._wakeup.set()
 

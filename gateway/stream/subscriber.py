@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from gateway.auth import Caller, Credential
+from gateway.caller_slots import Slot
 from gateway.stream.event_feed import FeedItem
 from gateway.stream.feed_cursor import Snapshot
 from models.permissions import INBOX, INCIDENT, Permission
@@ -46,7 +47,7 @@ class StreamSubscriber:
     ``incident`` (a row id) limits the stream to one incident. Links start with ``base_url``. ``joined_at`` is the
     snapshot after which the stream receives live events. If ``is_resuming`` is true, the stream first receives the
     events that became visible between ``last_id`` and that snapshot. Otherwise ``last_id`` is the id of the last
-    event before the stream.
+    event before the stream. ``slot`` is what the stream takes up of its caller's limit.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class StreamSubscriber:
         self.credential = credential
         self.base_url = base_url
         self.incident = incident
+        self.slot: Slot | None = None
         self.ended: str | None = None
         self.last_id: UUID | None = None
         self.is_resuming = False

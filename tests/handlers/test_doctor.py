@@ -16,6 +16,7 @@ from tasks.events import CommentPosted
 from tests.builders import a_member, a_project, an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.handlers.test_cli import Tocsin, tocsin
+from workers.stack.demo_tokens import DIRECTORY, begin_demo_tokens, end_demo_tokens
 from workers.stack.servers import EmbeddedServers
 
 __all__ = ["tocsin"]
@@ -157,3 +158,37 @@ def test_the_version_of_the_time_zone_rules_is_shown(tocsin: Tocsin) -> None:
         r" (agree now in all|differ now in \d+) of \d{3} zones",
         says,
     )
+
+
+def test_published_defaults_are_reported_by_the_names_of_their_settings(
+    tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOCSIN_SECRET", "for-trying-out-only")
+    monkeypatch.setenv("REDIS_URL", "redis://:tocsin@192.0.2.1/0?socket_timeout=0.1")
+
+    found = "everyone knows the secret in TOCSIN_SECRET, REDIS_URL, a published default: choose another"
+    assert check(tocsin, "defaults") == (False, found)
+
+
+def test_tokens_of_the_demo_are_reported_until_the_demo_ends(tocsin: Tocsin, database: Database) -> None:
+    tocsin("directory", "import", str(DIRECTORY))
+    imported = check(tocsin, "defaults")
+    end_demo_tokens(database.url)
+    ended = check(tocsin, "defaults")
+    with database.engine.begin() as connection:
+        begin_demo_tokens(connection)
+    again = check(tocsin, "defaults")
+
+    number = len(json.loads(DIRECTORY.read_text())["tokens"])
+    revoke = "revoke them (`tocsin token list`)"
+    assert imported == (False, f"{number} of the demo's tokens, which everyone knows, are valid: {revoke}")
+    assert ended == (True, "no setting has a secret that everyone knows, and no token of the demo is valid")
+    assert again == imported
+
+
+def test_a_demo_that_others_could_reach_does_not_start_without_a_second_flag(tocsin: Tocsin) -> None:
+    result = tocsin("up", "--demo", "--host", "0.0.0.0", "--port", "0")
+
+    assert result.code == 1
+    assert "--demo on 0.0.0.0 would let everyone in who knows the demo's tokens" in result.err
+    assert "--insecure-demo" in result.err

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.container import Timeouts
 from gateway.http.bounded_protocol import HEAD_LIMIT_BYTES, TOO_LARGE, TOO_SLOW, BoundedProtocol
-from gateway.http.responses import cut_errors
 from gateway.settings import GatewaySettings
 from tasks.commands.comments import MAX_MENTIONS
+from tasks.commands.field_errors import cut_errors
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, running_gateway
 

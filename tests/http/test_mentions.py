@@ -40,6 +40,21 @@ def test_each_kind_of_invalid_mention_has_its_own_message(gateway: Gateway, busy
     }
 
 
+def test_a_worker_records_at_most_20_errors_with_the_number_of_the_others(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
+    body = {"comment": "Help", "mentions": [f"nobody-{number}" for number in range(100)]}
+
+    plain = gateway.post(COMMENTS, body)
+    problem = gateway.post(COMMENTS, body, Accept="application/problem+json")
+
+    outcome = gateway.get(f"/api/0/commands/{plain.headers['command-id']}/").json()["outcome"]
+    assert outcome == {"status": 400, "body": plain.json()}
+    assert plain.json()["non_field_errors"] == ["80 more errors are not listed."]
+    assert len(plain.json()["mentions"]) == 20
+    assert len(problem.json()["errors"]) == 21
+
+
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
 def test_mentions_may_use_any_accepted_form_and_may_be_repeated(
     gateway: Gateway, busy_worker: Worker, mentions: list[Any]

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from tests.brokers import BROKER_PARAMS, RabbitBroker
@@ -17,6 +18,7 @@ from tests.conftest import Database
 from tests.journeys.stack import ACME, Stack, post_until_accepted, running_stack, stack_broker
 from tests.journeys.subprocesses import public_temp_dir, run_tocsin
 from tests.waiting import eventually
+from workers.stack.servers import embedded_servers
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
 
@@ -134,6 +136,10 @@ def test_a_stopped_stack_restarts_with_its_data_and_its_backup_can_be_restored_e
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
         assert stack.program.stop(signal.SIGTERM) == 0
+
+    with embedded_servers(folder / "data") as servers, psycopg.connect(servers.database_url) as connection:
+        valid = connection.execute("SELECT count(*) FROM tokens WHERE revoked_at IS NULL").fetchone()
+    assert valid == (0,), "everyone knows the demo's tokens, so they end with it"
 
     backed_up = run_tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
     restored = run_tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))

@@ -37,7 +37,7 @@ from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.ops.ledger import accept_comments, bury
 from tests.ops.test_stored_secrets import NEW, OLD, add_secrets
 from tests.waiting import eventually
-from workers.stack.demo import DIRECTORY
+from workers.stack.demo_tokens import DIRECTORY
 from workers.stack.servers import EmbeddedServers
 
 RULE = {

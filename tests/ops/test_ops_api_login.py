@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from gateway.ops.sessions import COOKIE, CSRF_HEADER
-from gateway.rate_limit import FAILURE_SECONDS, MAX_FAILURES, FailureLimit
+from gateway.rate_limit import FAILURE_SECONDS, MAX_WRONG_LOGINS, FailureLimit
 from gateway.settings import GatewaySettings
 from models.directory.tables import tokens
 from models.operations.login_tickets import MAX_AGE_SECONDS, LoginTickets
@@ -180,8 +180,8 @@ def test_after_ten_wrong_tries_an_address_has_to_wait(gateway: Gateway) -> None:
 
 def test_wrong_tries_are_forgotten_after_a_minute() -> None:
     now = 0.0
-    limit = FailureLimit(clock=lambda: now)
-    for _ in range(MAX_FAILURES):
+    limit = FailureLimit(MAX_WRONG_LOGINS, clock=lambda: now)
+    for _ in range(MAX_WRONG_LOGINS):
         limit.require_allowed("a")
         limit.record("a")
 

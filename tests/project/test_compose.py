@@ -32,7 +32,7 @@ from tests.project.tree import ROOT
 from tests.rabbitmq import find_rabbitmq_server
 from tests.waiting import eventually
 from workers.cli import CLI_COMMANDS
-from workers.stack.demo import DIRECTORY
+from workers.stack.demo_tokens import DIRECTORY
 from workers.stack.servers import EmbeddedServers
 
 SERVERS = {"postgres", "rabbitmq", "valkey"}

@@ -35,6 +35,7 @@ from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
+from tasks.commands.field_errors import cut_errors, cut_problem_errors
 from tasks.tracing import record_spans
 from workers.apply.claim import Claimer, last_by_subject
 from workers.apply.failures import DeathReason, fail_commands, fail_orphaned, reason_of
@@ -308,8 +309,9 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
         context = CommandContext.authorize(pending, facts, changes)
         result = HANDLERS[row.type].apply(pending.command, context)
     except Refusal as refusal:
-        problem = orjson.dumps(refusal.problem_members).decode() if refusal.problem_members else None
-        body = orjson.dumps(refusal.body).decode()
+        members = cut_problem_errors(refusal.problem_members)
+        problem = orjson.dumps(members).decode() if members else None
+        body = orjson.dumps(cut_errors(refusal.body)).decode()
         return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, body, problem)
     answer = None if result.body is None else orjson.dumps(result.body).decode()
     return CommandOutcome(row.id, CommandState.APPLIED, result.status, answer)

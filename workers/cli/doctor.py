@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from dotenv import dotenv_values
 
+from models.known_secrets import is_loopback, settings_with_known_secrets
 from models.settings import (
     SECRET_SETTING_NAMES,
     SETTING_NAMES,
@@ -26,7 +27,7 @@ from models.settings import (
 )
 from tasks.settings import BrokerSettings, SecretSettings
 from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
-from workers.stack.discovery import resolve_environment
+from workers.stack.discovery import find_running_stack, resolve_environment
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
         results += [_run_check(name, check) for name, check in CHECKS.items()]
+        results.append(_run_check("defaults", lambda: _defaults(directory)))
     results.append(_run_check("disk", lambda: _disk(directory)))
     settings = _effective_settings()
     if as_json:
@@ -112,9 +114,13 @@ def _effective_settings() -> dict[str, str]:
         for name, field in settings.model_fields.items()
         if not field.is_required() and field.default not in {None, ""}
     }
-    given = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
-    values = defaults | given
+    values = defaults | _given_settings()
     return {name: mask_secret(name, values[name]) for name in SETTING_NAMES if name in values}
+
+
+def _given_settings() -> dict[str, str]:
+    """Return the variables in the environment and in ``.env``."""
+    return {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
 
 
 def _configuration(directory: Path) -> str:
@@ -298,6 +304,22 @@ def _secrets() -> str:
         f"TOCSIN_SECRET has {len(secrets)} of at least {MIN_SECRET_CHARACTERS} characters, "
         f"and all {stored} stored secrets can be decrypted"
     )
+
+
+def _defaults(directory: Path) -> str:
+    from workers.stack.demo_tokens import count_demo_tokens
+
+    running = find_running_stack(directory)
+    if running is not None and is_loopback(running.host):
+        return "only this host can reach the gateway, so it does not matter which secrets are known"
+    names = settings_with_known_secrets(_given_settings())
+    if names:
+        raise CheckFailed(f"everyone knows the secret in {', '.join(names)}, a published default: choose another")
+    if count := _read(count_demo_tokens, "the tokens cannot be read"):
+        raise CheckFailed(
+            f"{count} of the demo's tokens, which everyone knows, are valid: revoke them (`tocsin token list`)"
+        )
+    return "no setting has a secret that everyone knows, and no token of the demo is valid"
 
 
 def _clocks() -> str:

@@ -20,6 +20,9 @@ def up(
     host: Annotated[str, typer.Option(help="Address the gateway listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 for any free port.")] = 8400,
     demo: Annotated[bool, typer.Option("--demo", help="Also import demo people and open demo incidents.")] = False,
+    insecure_demo: Annotated[
+        bool, typer.Option("--insecure-demo", help="Let --demo listen on an address that others can reach.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of worker processes.")] = 2,
     as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
@@ -29,7 +32,9 @@ def up(
         from workers.stack.settings import StackSettings
         from workers.stack.up import Stack, StackOptions
 
-    options = StackOptions(data=resolve_data_dir(data), host=host, port=port, workers=workers)
+    options = StackOptions(
+        data=resolve_data_dir(data), host=host, port=port, workers=workers, demo=demo, insecure_demo=insecure_demo
+    )
     Stack(options, StackSettings.from_environment(), Console(), _demo() if demo else []).run()
 
 

@@ -18,10 +18,8 @@ from models.directory.tables import hash_token, tokens
 from models.operations.login_tickets import LoginTickets
 from models.secrets import parse_secrets
 from models.settings import sqlalchemy_url
+from workers.stack.demo_tokens import DIRECTORY, begin_demo_tokens
 from workers.stack.up import Stack
-
-DIRECTORY: Final = Path(__file__).with_name("demo.json")
-"""The document that lists the demo's organizations, people and projects. The tokens in it are public."""
 
 INCIDENTS: Final = (
     OpenIncident("Checkout answers slowly", ["p1"], status=10, dedup_key="demo-checkout"),
@@ -53,6 +51,7 @@ def prepare(stack: Stack) -> None:
     engine = make_engine(sqlalchemy_url(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
     with engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
+        begin_demo_tokens(connection)
     engine.dispose()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from models.known_secrets import is_loopback
 from tasks.startup import free_port
+from workers.runtime.imports import importing
 from workers.stack import discovery
 from workers.stack.console import Console
 from workers.stack.data_dir import DataDirectory
@@ -28,6 +31,8 @@ class StackOptions:
     host: str
     port: int
     workers: int
+    demo: bool = False
+    insecure_demo: bool = False
 
 
 class StackExtension(Protocol):
@@ -59,6 +64,7 @@ class Stack:
         self.supervisor = Supervisor(console, changed=self._publish)
         self.port = options.port
         self.environment: dict[str, str] = {}
+        self._is_migrated = False
 
     @property
     def url(self) -> str:
@@ -69,9 +75,11 @@ class Stack:
     def run(self) -> None:
         """Start the stack, supervise it until a signal requests a stop, and then stop it.
 
-        :raises StackError: the stack cannot start. Everything that had been started is stopped first.
+        :raises StackError: the stack cannot start, or others could reach its demo. Everything that had been started is
+            stopped first.
         :raises StartupError: the gateway's port is in use.
         """
+        self._require_private_demo()
         self.port = free_port(self.options.host, self.options.port)
         self.data_dir.create()
         with self.data_dir.locked():
@@ -85,6 +93,8 @@ class Stack:
                 if not self.supervisor.stopping:  # Ctrl-C may have interrupted a step of the start
                     raise
             finally:
+                if self.options.demo:
+                    self._end_demo()
                 discovery.unpublish(self.data_dir)
                 self.supervisor.stop()
                 self.data_dir.remove_socket_directory()
@@ -93,6 +103,10 @@ class Stack:
     def _start(self) -> None:
         self._start_servers()
         self.supervisor.run(self._process("migrations", "migrate"))
+        self._is_migrated = True
+        if not self.options.demo:
+            # An earlier run may have been a demo that was killed.
+            self._end_demo()
         for extension in self.extensions:
             extension.prepare(self)
         self.supervisor.start(
@@ -127,6 +141,24 @@ class Stack:
             **configured,
         }
         self._publish()
+
+    def _require_private_demo(self) -> None:
+        host = self.options.host
+        if self.options.demo and not (self.options.insecure_demo or is_loopback(host)):
+            raise StackError(
+                f"--demo on {host} would let everyone in who knows the demo's tokens, which are public:"
+                " leave out --host, or add --insecure-demo"
+            )
+
+    def _end_demo(self) -> None:
+        """Revoke the demo's tokens. If the database has gone, the next start does it."""
+        if self._is_migrated:
+            with importing():
+                from sqlalchemy.exc import OperationalError
+
+                from workers.stack.demo_tokens import end_demo_tokens
+            with contextlib.suppress(OperationalError):
+                end_demo_tokens(self.environment["DATABASE_URL"])
 
     def _process(self, name: str, *words: str) -> ManagedProcess:
         environment = os.environ | self.environment
