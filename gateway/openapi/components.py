@@ -136,12 +136,13 @@ def _explained(schema: Any) -> Any:
     explained = {
         word: {name: _explained(each) for name, each in value.items()} if word == "properties" else _explained(value)
         for word, value in schema.items()
-        if word not in ("title", "default")
+        if word not in ("title", "default", json_schema.OWN_DEFAULT)
     }
     default = schema.get("default")
-    if default in (None, "", []) or "Default: " in explained.get("description", ""):
+    if default in (None, "", []) or json_schema.OWN_DEFAULT in schema:
         return explained
-    return json_schema.default_of(explained, f"{json.dumps(default)}.")
+    described = f"{explained['description']} " if "description" in explained else ""
+    return explained | {"description": f"{described}Default: {json.dumps(default)}."}
 
 
 _REASON: Final[Json] = json_schema.text_up_to(500) | {"description": "Why: it goes to the audit log."}

@@ -120,7 +120,9 @@ def _activation_condition(value: JSON) -> int:
     return condition
 
 
-_QUERY_TYPE: Final = WithJsonSchema(json_schema.default_of(QUERY_TYPE_SCHEMA, "that of the dataset."))
+_QUERY_TYPE: Final = WithJsonSchema(
+    json_schema.with_own_default(QUERY_TYPE_SCHEMA, "Follows the dataset, unless it is sent.")
+)
 
 
 class RuleFields(RuleCommand):

@@ -276,7 +276,7 @@ INCIDENT_REFERENCE_SCHEMA: Final = json_schema.recommending(
         "description": "Number of the incident, or dedup:KEY."
         " One that names none is rejected when the command is applied.",
         "type": "string",
-        "pattern": f"^([0-9]+$|dedup:{json_schema.NON_BLANK})",
+        "pattern": f"^([0-9]+$|dedup:{json_schema.PLAIN_NON_BLANK})",
     },
     {
         "anyOf": [

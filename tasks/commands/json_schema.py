@@ -19,12 +19,21 @@ _SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f
 NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 """The pattern for non-blank text, without the anchor at the start."""
 
+PLAIN_NON_BLANK: Final = r"[^\u0000]*[^\u0000\s\u001c\u001d\u001e\u001f\u0085][^\u0000]*$"
+"""A pattern for non-blank text, without the anchor at the start, from which openapi-generator can make an example.
+
+Whatever a dialect of regular expressions means by white space, this matches no text that :data:`NON_BLANK` does not.
+"""
+
 ACCEPTED: Final = "x-accepted"
 """The keyword for the schema that allows exactly what is accepted, beside the recommended form. It is never published.
 """
 
 COMPONENT: Final = "x-component"
 """The keyword for the name under which an object becomes a component of the OpenAPI document."""
+
+OWN_DEFAULT: Final = "x-own-default"
+"""The keyword for a field whose default is not the value that its class declares."""
 
 _ANNOTATIONS: Final = ("description", "writeOnly")
 
@@ -55,7 +64,7 @@ def accepted_form(schema: Any) -> Any:
 
 
 TEXT: Final = recommending(
-    {"type": "string", "pattern": f"^{NON_BLANK}"}, {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
+    {"type": "string", "pattern": f"^{PLAIN_NON_BLANK}"}, {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 )
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
 TIMESTAMP: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -122,7 +131,7 @@ def text_up_to(most: int) -> Schema:
     """Return the schema for text that has 1 to ``most`` characters after trimming."""
     trimmed = rf"[^\u0000{_SPACE}]([^\u0000]{{0,{most - 2}}}[^\u0000{_SPACE}])?"
     return recommending(
-        {"type": "string", "maxLength": most, "pattern": f"^{NON_BLANK}"},
+        {"type": "string", "maxLength": most, "pattern": f"^{PLAIN_NON_BLANK}"},
         {"type": ["string", "number"], "pattern": f"^[{_SPACE}]*{trimmed}[{_SPACE}]*$"},
     )
 
@@ -178,7 +187,6 @@ def component(name: str, schema: Mapping[str, Any]) -> Schema:
     return {COMPONENT: name, **schema}
 
 
-def default_of(schema: Mapping[str, Any], default: str) -> Schema:
-    """Return the schema with a description that names the default, for a default that depends on other fields."""
-    description = f"{schema['description']} " if "description" in schema else ""
-    return {**schema, "description": f"{description}Default: {default}"}
+def with_own_default(schema: Mapping[str, Any], description: str) -> Schema:
+    """Return the schema of a field whose default depends on other fields, as the description says."""
+    return {**schema, "description": description, OWN_DEFAULT: True}

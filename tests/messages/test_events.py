@@ -14,10 +14,10 @@ from tocsin_client import Event
 
 from models.messaging.outbox import PLANNING, NewEvent, WaitingEvent, claim_events, write_events
 from tasks.events import EVENTS, UNPUBLISHED, CommandDead, TriggerResolved
+from tests.event_schemas import validator_for
 from tests.messages.samples import COMMANDS, Sample, newest
 from tests.messages.samples import EVENTS as SAMPLES
 from tests.messages.world import World
-from tests.unit.test_event_document import validator_for
 from workers.notify.planner import parse_event
 
 NEWEST = newest(SAMPLES)
