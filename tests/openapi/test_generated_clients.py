@@ -16,7 +16,7 @@ from tests.journeys.stack import ACME, Stack, running_stack
 from tests.journeys.subprocesses import public_temp_dir
 from tests.openapi.toolchain import OPENAPI_GENERATOR_LANGUAGES, Toolchain
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("generated clients")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("generated clients")]
 
 PROGRAMS: Final = {
     "openapi-python-client": "programs/openapi_python.py",

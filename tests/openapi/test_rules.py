@@ -12,7 +12,7 @@ from gateway.openapi.document import build_document
 from gateway.openapi.event_document import build_event_document
 from tests.openapi.toolchain import Toolchain
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("generated clients")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("generated clients")]
 
 URL: Final = "https://tocsin.test"
 NEWER_VERSION: Final = "2 asyncapi: The latest version of AsyncAPi is not used."

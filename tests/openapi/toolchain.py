@@ -16,7 +16,7 @@ import pytest
 
 _HERE: Final = Path(__file__).parent
 _FILES: Final = ("package.json", "package-lock.json", "redocly.yaml", "spectral.yaml", "tsconfig.json", "asyncapi.js")
-_TIMEOUT_SECONDS: Final = 300
+_TIMEOUT_SECONDS: Final = 600
 _PYTHON_PACKAGE: Final = "tocsin_http_api_client"
 
 OPENAPI_GENERATOR_LANGUAGES: Final = {"python": "openapi_generator", "typescript-fetch": "typescript_fetch"}
