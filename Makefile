@@ -17,6 +17,8 @@ COVERED := $(addprefix tests/,unit handlers http delivery messages client ops)
 unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel
 CLIENT := clients/python
+# These tests install linters and generators, and compile five clients.
+GENERATED := tests/openapi
 
 # The first suitable Python is used; `make setup PYTHON=…` selects another.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -29,8 +31,11 @@ setup: $(VENV)/.tocsin ## create .venv with everything that tocsin needs to run
 run: setup ## start everything, with a demo
 	@$(BIN)/tocsin up --demo
 
-test: $(VENV)/.dev ## run every test, in parallel
-	@$(PYTEST) $(PARALLEL)
+test: $(VENV)/.dev ## run every test, in parallel, except those of test-clients
+	@$(PYTEST) $(PARALLEL) --ignore $(GENERATED)
+
+test-clients: $(VENV)/.dev ## check the descriptions of the API, and the clients that generators make of them
+	@$(PYTEST) --quiet $(GENERATED)
 
 test-fast: $(VENV)/.dev ## run the tests that need no server, and the handler tests
 	@$(PYTEST) -m "unit and not slow"
@@ -62,7 +67,7 @@ check: check-rest test ## run every check that must pass before a change is merg
 check-rest: $(VENV)/.dev ## run the checks that `make check` adds to `make test`
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(MAKE) --no-print-directory types arrows docs coverage test-wheel
+	@$(MAKE) --no-print-directory types arrows docs coverage test-wheel test-clients
 
 test-wheel: $(VENV)/.dev ## run the journeys on the built wheel, from a folder without the source
 	@rm -rf $(WHEEL) && mkdir -p $(WHEEL)/away
@@ -119,4 +124,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin
 	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup run test test-fast coverage fuzz format types arrows docs check check-rest test-wheel migration migrate bench bench-stress lock clean
+.PHONY: help setup run test test-fast coverage fuzz format types arrows docs check check-rest test-wheel test-clients migration migrate bench bench-stress lock clean

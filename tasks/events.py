@@ -13,8 +13,27 @@ from typing import ClassVar, Final
 from uuid import UUID
 
 from models.enums import IncidentStatus
+from models.serializers.inbox_item import NotificationJson
 from models.timestamps import iso
 from models.types import JSON
+from tasks.event_json import (
+    AboutAlertRuleJson,
+    AboutCommandJson,
+    AboutIncidentJson,
+    AboutNotificationJson,
+    AboutWebhookJson,
+    CommentDeletedJson,
+    CommentedJson,
+    DeadJson,
+    EntityType,
+    MentionedJson,
+    NotifiedJson,
+    OpenedJson,
+    PersonJson,
+    StatusChangedJson,
+    TriggeredJson,
+    WebhookTestedJson,
+)
 
 SEQUENCE_DIGITS: Final = 20
 """The number of digits in a sequence number, which is padded with zeros so that it sorts correctly as text."""
@@ -27,6 +46,10 @@ class Event:
     """
 
     type: ClassVar[str]
+    about_type: ClassVar[EntityType]
+    """The ``TypedDict`` of what the event has in its data because of what it is about."""
+    data_type: ClassVar[EntityType]
+    """The ``TypedDict`` that :meth:`data` returns."""
     notifies_people: ClassVar[bool] = False
 
     @property
@@ -37,9 +60,9 @@ class Event:
         """
         return None
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> Mapping[str, object]:
         """Return what the event adds to the CloudEvent's ``data``."""
-        return {}
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +70,12 @@ class IncidentOpened(Event):
     """An incident was opened."""
 
     type: ClassVar[str] = "incident.opened"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = OpenedJson
 
     projects: tuple[str, ...]
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> OpenedJson:
         """Return the projects' slugs."""
         return {"projects": list(self.projects)}
 
@@ -60,6 +85,8 @@ class StatusChanged(Event):
     """An incident's status changed."""
 
     type: ClassVar[str] = "incident.status_changed"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = StatusChangedJson
     notifies_people: ClassVar[bool] = True
 
     activity: int
@@ -72,7 +99,7 @@ class StatusChanged(Event):
         """The id of the activity that records the change."""
         return self.activity
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> StatusChangedJson:
         """Return the activity with its comment, and the old and the new status."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
@@ -86,10 +113,12 @@ class Seen(Event):
     """A person has seen an incident."""
 
     type: ClassVar[str] = "incident.seen"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = PersonJson
 
     user: int
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> PersonJson:
         """Return the person's id."""
         return {"user": str(self.user)}
 
@@ -99,6 +128,8 @@ class CommentPosted(Event):
     """A comment was posted."""
 
     type: ClassVar[str] = "incident.comment_posted"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = CommentedJson
     notifies_people: ClassVar[bool] = True
 
     activity: int
@@ -109,7 +140,7 @@ class CommentPosted(Event):
         """The comment's id."""
         return self.activity
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> CommentedJson:
         """Return the comment and its id."""
         return {"activity": {"id": str(self.activity), "comment": self.comment}}
 
@@ -126,6 +157,8 @@ class CommentDeleted(Event):
     """A comment was deleted, so its notifications are retracted."""
 
     type: ClassVar[str] = "incident.comment_deleted"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = CommentDeletedJson
     notifies_people: ClassVar[bool] = True
 
     activity: int
@@ -135,7 +168,7 @@ class CommentDeleted(Event):
         """The deleted comment's id."""
         return self.activity
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> CommentDeletedJson:
         """Return the comment's id."""
         return {"activity": {"id": str(self.activity)}}
 
@@ -145,6 +178,8 @@ class Mentioned(Event):
     """A comment mentions people or teams. ``users`` holds the ids of the people who are mentioned individually."""
 
     type: ClassVar[str] = "incident.mentioned"
+    about_type: ClassVar[EntityType] = AboutIncidentJson
+    data_type: ClassVar[EntityType] = MentionedJson
     notifies_people: ClassVar[bool] = True
 
     activity: int
@@ -157,7 +192,7 @@ class Mentioned(Event):
         """The comment's id."""
         return self.activity
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> MentionedJson:
         """Return the comment and the ids of the people and teams that it mentions."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
@@ -185,10 +220,12 @@ class AlertRuleCreated(Event):
     """An alert rule was created. ``projects`` holds the slugs of the rule's projects."""
 
     type: ClassVar[str] = "alert_rule.created"
+    about_type: ClassVar[EntityType] = AboutAlertRuleJson
+    data_type: ClassVar[EntityType] = OpenedJson
 
     projects: tuple[str, ...]
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> OpenedJson:
         """Return the projects' slugs."""
         return {"projects": list(self.projects)}
 
@@ -212,6 +249,8 @@ class TriggerFired(Event):
     """A value fired an alert rule's trigger. ``project`` is a slug, and ``timestamp`` is the value's timestamp."""
 
     type: ClassVar[str] = "alert_trigger.fired"
+    about_type: ClassVar[EntityType] = AboutAlertRuleJson
+    data_type: ClassVar[EntityType] = TriggeredJson
 
     trigger: int
     label: str
@@ -219,7 +258,7 @@ class TriggerFired(Event):
     value: float | None
     timestamp: datetime
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> TriggeredJson:
         """Return the trigger and the value."""
         return {
             "trigger": {"id": str(self.trigger), "label": self.label},
@@ -241,12 +280,14 @@ class CommandDead(Event):
     """A command is now a dead letter. ``attempts`` is the sum of its failed attempts and timeouts."""
 
     type: ClassVar[str] = "command.dead"
+    about_type: ClassVar[EntityType] = AboutCommandJson
+    data_type: ClassVar[EntityType] = DeadJson
 
     command_type: str
     attempts: int
     error: str
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> DeadJson:
         """Return the command's type, its failed attempts plus timeouts, and its last error."""
         return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
 
@@ -256,10 +297,12 @@ class WebhookTested(Event):
     """Somebody tests a webhook. The event is sent only to this webhook, never to the exchange."""
 
     type: ClassVar[str] = "webhook.test"
+    about_type: ClassVar[EntityType] = AboutWebhookJson
+    data_type: ClassVar[EntityType] = WebhookTestedJson
 
     webhook: int
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> WebhookTestedJson:
         """Return the webhook's id."""
         return {"webhook": {"id": str(self.webhook)}}
 
@@ -269,12 +312,14 @@ class NotificationCreated(Event):
     """A person has a new inbox item. The event is sent only to the person's streams, never to the exchange."""
 
     type: ClassVar[str] = "notification.created"
+    about_type: ClassVar[EntityType] = AboutNotificationJson
+    data_type: ClassVar[EntityType] = NotifiedJson
 
-    item: Mapping[str, JSON]
+    item: NotificationJson
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> NotifiedJson:
         """Return the item in the form in which the inbox returns it."""
-        return {"notification": dict(self.item)}
+        return {"notification": self.item}
 
 
 AUDIENCE_EVENTS: Final[tuple[type[Event], ...]] = (CommentPosted, StatusChanged, Mentioned)
@@ -337,5 +382,5 @@ def cloud_event(
         "partitionkey": subject,
         "datacontenttype": "application/json",
         **trace,
-        "data": data | event.data(),
+        "data": {**data, **event.data()},
     }

@@ -6,6 +6,7 @@ other schemas are written here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -23,6 +24,7 @@ from models.serializers import (
     chat_destinations,
     commands,
     directory,
+    inbox_item,
     incidents,
     notifications,
     observations,
@@ -31,7 +33,7 @@ from models.serializers import (
 )
 from tasks.commands import json_schema
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG
+from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.rule_fields import ACTION_SCHEMA
 
 # --- entities --------------------------------------------------------------------------------------------------
@@ -56,7 +58,7 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Member": directory.MemberJson,
     "Team": directory.TeamOrProjectJson,
     "Project": directory.TeamOrProjectJson,
-    "Notification": notifications.NotificationJson,
+    "Notification": inbox_item.NotificationJson,
     "ChatDestination": chat_destinations.ChatDestinationJson,
     "Webhook": webhooks.WebhookJson,
     "WebhookWithSecret": webhooks.WebhookWithSecretJson,
@@ -77,7 +79,7 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "BulkOperation": operations.BulkOperationJson,
     "Discarded": operations.DiscardedJson,
     "Delivery": operations.DeliveryJson,
-    "Series": operations.SeriesJson,
+    "TimeSeries": operations.SeriesJson,
     "AuditEntry": operations.AuditEntryJson,
 }
 """The entities that responses contain, by component name."""
@@ -93,11 +95,17 @@ _COMPONENT_NAMES: Final[ComponentNames] = {entity: name for name, entity in _ENT
 _TEXT: Final[Json] = {"type": "string"}
 _INTEGER: Final[Json] = {"type": "integer"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
-_LABELS: Final[Json] = {
-    "type": ["object", "null"],
-    "properties": dict.fromkeys(("alertname", "project", "severity"), json_schema.STORABLE),
-}
-_ANNOTATIONS: Final[Json] = {"type": ["object", "null"], "properties": {"summary": json_schema.STORABLE}}
+_TEXT_BY_NAME: Final[Json] = {"type": "object", "additionalProperties": json_schema.STORABLE}
+
+
+def _used(*names: str) -> Json:
+    """Return the schema for labels or annotations, of which only these are used."""
+    return json_schema.recommending(
+        _TEXT_BY_NAME, {"type": ["object", "null"], "properties": dict.fromkeys(names, json_schema.STORABLE)}
+    )
+
+
+_LABELS: Final = _used("alertname", "project", "severity")
 
 
 def _object(**fields: Json) -> Json:
@@ -116,11 +124,32 @@ def _one_of(values: type[StrEnum]) -> Json:
     return {"type": "string", "enum": [value.value for value in values]}
 
 
+def _explained(schema: Any) -> Any:
+    """Return a field's schema without the title that pydantic adds, and with its default in words.
+
+    Generators for TypeScript take a field that has a ``default`` for one that is always there, and so require it.
+    """
+    if isinstance(schema, list):
+        return [_explained(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    explained = {
+        word: {name: _explained(each) for name, each in value.items()} if word == "properties" else _explained(value)
+        for word, value in schema.items()
+        if word not in ("title", "default", json_schema.OWN_DEFAULT)
+    }
+    default = schema.get("default")
+    if default in (None, "", []) or json_schema.OWN_DEFAULT in schema:
+        return explained
+    described = f"{explained['description']} " if "description" in explained else ""
+    return explained | {"description": f"{described}Default: {json.dumps(default)}."}
+
+
 _REASON: Final[Json] = json_schema.text_up_to(500) | {"description": "Why: it goes to the audit log."}
 _SELECTIONS: Final[Json] = {
     "ids": json_schema.list_of({"type": "string", "format": "uuid"}, most=MAX_IDS),
     "fingerprint": json_schema.TEXT,
-    "all": {"const": True},
+    "all": json_schema.recommending({"type": "boolean", "enum": [True]}, {"const": True}),
 }
 """The ways to select dead commands, of which exactly one must be given."""
 _REQUEUE_LIMITS: Final[Json] = {
@@ -137,9 +166,30 @@ def _selection_body(*required: str, **fields: Json) -> list[Json]:
     ]
 
 
-def _hold_body(scope: HoldScope, target: Json) -> Json:
-    fields = {"scope": {"const": scope.value}, "target": target, "reason": _REASON}
+def _with_selection(description: str, accepted: Sequence[Json], *required: str, **fields: Json) -> Json:
+    """Return the schema for a body with exactly one selection and these fields, of which ``required`` are required."""
+    return json_schema.recommending(
+        {
+            "description": f"{description} Send exactly one of {', '.join(_SELECTIONS)}.",
+            "type": "object",
+            "properties": {**_SELECTIONS, **fields},
+            "required": list(required),
+        },
+        {"anyOf": list(accepted)},
+    )
+
+
+def _hold_body(scope: Json, target: Json) -> Json:
+    fields = {"scope": scope, "target": target, "reason": _REASON}
     return _with_optional(_object(**fields), releaseAt=json_schema.or_null(json_schema.TIMESTAMP))
+
+
+_HOLD_TARGETS: Final[Mapping[HoldScope, Json]] = {
+    HoldScope.QUEUE: {"enum": [lane.value for lane in Lane]},
+    HoldScope.TYPE: {"enum": sorted(CATALOG)},
+    HoldScope.CHANNEL: {"enum": [channel.value for channel in HELD_CHANNELS]},
+    HoldScope.ORGANIZATION: json_schema.TEXT,
+}
 
 
 _OTHER_SCHEMAS: Final[Json] = {
@@ -153,23 +203,28 @@ _OTHER_SCHEMAS: Final[Json] = {
         "type": "string",
     },
     "Reason": _object(reason=_REASON),
-    "PlaceHold": {
-        "anyOf": [
-            _hold_body(HoldScope.QUEUE, {"enum": [lane.value for lane in Lane]}),
-            _hold_body(HoldScope.TYPE, {"enum": sorted(CATALOG)}),
-            _hold_body(HoldScope.CHANNEL, {"enum": [channel.value for channel in HELD_CHANNELS]}),
-            _hold_body(HoldScope.ORGANIZATION, json_schema.TEXT | {"description": "A slug."}),
-        ]
-    },
-    "DiscardDead": {"anyOf": _selection_body("reason", reason=_REASON)},
-    "RequeueDead": {
-        "description": "A dry run changes nothing, and needs no reason.",
-        "anyOf": [
+    "PlaceHold": json_schema.recommending(
+        _hold_body(
+            _one_of(HoldScope),
+            _TEXT
+            | {"description": "The name of a queue, the type of a command, a channel, or an organization's slug."},
+        ),
+        {"anyOf": [_hold_body({"const": scope.value}, target) for scope, target in _HOLD_TARGETS.items()]},
+    ),
+    "DiscardDead": _with_selection(
+        "The commands to discard.", _selection_body("reason", reason=_REASON), "reason", reason=_REASON
+    ),
+    "RequeueDead": _with_selection(
+        "The commands to requeue. A dry run changes nothing; without one, a reason is required.",
+        [
             *_selection_body("reason", reason=_REASON, dryRun={"type": "boolean"}, **_REQUEUE_LIMITS),
             *_selection_body("dryRun", dryRun={"const": True}, **_REQUEUE_LIMITS),
         ],
-    },
-    "ActionBody": ACTION_SCHEMA,
+        reason=_REASON,
+        dryRun={"type": "boolean"},
+        **_REQUEUE_LIMITS,
+    ),
+    "ActionBody": _explained(ACTION_SCHEMA),
     "AvailableActions": _list(entity_schema(rule_serializers.AvailableActionJson, _COMPONENT_NAMES)),
     "Nothing": {"type": "object", "additionalProperties": False},
     "CommandList": _object(commands=_list(component_reference("Command"))),
@@ -177,21 +232,28 @@ _OTHER_SCHEMAS: Final[Json] = {
         "description": "What Alertmanager posts (version 4) or Grafana (version 1); other fields are ignored.",
         "type": "object",
         "properties": {
-            "version": {"enum": ["4", 4, "1", 1]},
+            "version": json_schema.recommending({"type": "string", "enum": ["4", "1"]}, {"enum": ["4", 4, "1", 1]}),
             "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
-            "groupLabels": {"description": "Shown in the title, as far as their values are text."},
-            "truncatedAlerts": {"description": "Above 0, a group that is resolved closes nothing."},
+            "groupLabels": json_schema.recommending(
+                _TEXT_BY_NAME | {"description": "Shown in the title, as far as their values are text."}, {}
+            ),
+            "truncatedAlerts": json_schema.recommending(
+                {"type": "integer", "description": "Above 0, a group that is resolved closes nothing."}, {}
+            ),
             "commonLabels": _LABELS,
-            "commonAnnotations": _ANNOTATIONS,
+            "commonAnnotations": _used("summary"),
             "alerts": {
                 "type": "array",
                 "minItems": 1,
-                "items": {
-                    "type": "object",
-                    "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
-                    "required": ["status"],
-                },
+                "items": json_schema.component(
+                    "Alert",
+                    {
+                        "type": "object",
+                        "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
+                        "required": ["status"],
+                    },
+                ),
             },
         },
         "required": ["version", "groupKey", "status", "alerts"],
@@ -230,7 +292,7 @@ _OTHER_SCHEMAS: Final[Json] = {
             component_reference("Error"),
             {"type": "string"},
             _list(_TEXT),
-            {"type": "object", "additionalProperties": {"anyOf": [_list(_TEXT), component_reference("FieldErrors")]}},
+            {"type": "object", "additionalProperties": {}},
         ],
     },
     "Problem": _with_optional(
@@ -256,7 +318,7 @@ _OTHER_SCHEMAS: Final[Json] = {
 
 
 def build_schemas(endpoints: Sequence[Endpoint]) -> Json:
-    """Return all schemas that the document refers to, by component name."""
+    """Return all schemas that the document refers to, by component name, with both forms of each request body."""
     entities = {name: entity_schema(entity, _COMPONENT_NAMES) for name, entity in _ENTITY_TYPES.items()}
     bodies = {
         operation.body or operation.command_class.__name__: _command_body(
@@ -269,6 +331,40 @@ def build_schemas(endpoints: Sequence[Endpoint]) -> Json:
     return entities | _OTHER_SCHEMAS | bodies | {"CommandRequest": _bulk_body()}
 
 
+def recommended_schemas(schemas: Json) -> Json:
+    """Return the recommended form of the schemas. Nested objects that have a name become components.
+
+    :raises ValueError: if two different objects have the same name.
+    """
+    named: Json = {}
+    for name, schema in json_schema.recommended_form(schemas).items():
+        _add_component(name, _without_nested(schema | {json_schema.COMPONENT: name}, named, is_component=True), named)
+    return named
+
+
+def _without_nested(schema: Any, named: Json, *, is_component: bool = False) -> Any:
+    if isinstance(schema, list):
+        return [_without_nested(each, named) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    flat = {word: _without_nested(each, named) for word, each in schema.items() if word != json_schema.COMPONENT}
+    if is_component or json_schema.COMPONENT not in schema:
+        return flat
+    _add_component(schema[json_schema.COMPONENT], flat, named)
+    return component_reference(schema[json_schema.COMPONENT])
+
+
+def _add_component(name: str, schema: Json, named: Json) -> None:
+    if named.setdefault(name, schema) != schema:
+        raise ValueError(f"two different schemas are named {name}")
+
+
+def accepted_schemas(schemas: Json) -> Json:
+    """Return the form of the schemas that allows exactly what is accepted."""
+    accepted: Json = json_schema.accepted_form(schemas)
+    return accepted
+
+
 def body_name(operation: Operation) -> str | None:
     """Return the component name of an operation's request body, or ``None`` if the operation takes no body."""
     return operation.body or (operation.command_class.__name__ if operation.command_class else None)
@@ -277,21 +373,42 @@ def body_name(operation: Operation) -> str | None:
 def requires_body(schema: Mapping[str, Any]) -> bool:
     """Return whether the schema rejects an empty object. A missing body counts as an empty object."""
     alternatives = schema.get("anyOf", ())
-    return bool(schema.get("required")) or (bool(alternatives) and all(requires_body(each) for each in alternatives))
+    return bool(schema.get("required") or schema.get("minProperties")) or (
+        bool(alternatives) and all(requires_body(each) for each in alternatives)
+    )
 
 
 def _bulk_body() -> Json:
     items: list[Json] = []
+    mapping: Json = {}
     for name, entry in CATALOG.items():
-        item = _command_body(entry.command_class, (), {})
-        key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
-        item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
-        if entry.is_conditional:
-            item["properties"]["ifVersion"] = json_schema.INTEGER
-        item["required"] = ["type", *item.get("required", [])]
-        items.append(_closed(item))
-    commands: Json = {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"oneOf": items}}
-    return _object(commands=commands)
+        component = _component_in_bulk(entry.command_class.__name__)
+        mapping[name] = component_reference(component)["$ref"]
+        items.append(json_schema.component(component, _closed(_bulk_item(name, entry))))
+    any_item = json_schema.recommending(
+        {"oneOf": items, "discriminator": {"propertyName": "type", "mapping": mapping}}, {"oneOf": items}
+    )
+    items_schema = json_schema.component("CommandItem", any_item)
+    return _object(commands={"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": items_schema})
+
+
+def _bulk_item(name: str, entry: CatalogEntry) -> Json:
+    body = _body_fields(entry.command_class, (), {})
+    key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
+    version = {"ifVersion": json_schema.INTEGER} if entry.is_conditional else {}
+    item = body | {
+        "properties": {"type": {"type": "string", "const": name}}
+        | body["properties"]
+        | {"idempotencyKey": key}
+        | version,
+        "required": ["type", *body.get("required", [])],
+    }
+    rules = entry.command_class.model_json_schema(by_alias=True).get(json_schema.ACCEPTED)
+    return json_schema.recommending(item, item | rules) if rules else item
+
+
+def _component_in_bulk(name: str) -> str:
+    return f"{name}Item"
 
 
 def _closed(schema: Any) -> Any:
@@ -302,20 +419,32 @@ def _closed(schema: Any) -> Any:
         return schema
     closed = {keyword: _closed(each) for keyword, each in schema.items()}
     # Without a type, the schema only restricts the object around it, which is closed already.
-    is_object = "properties" in schema and schema.get("type") == "object"
-    return closed | {"additionalProperties": False} if is_object else closed
+    if schema.get("type") == "object" and "properties" in schema:
+        closed["additionalProperties"] = False
+        if json_schema.COMPONENT in schema:
+            closed[json_schema.COMPONENT] = _component_in_bulk(schema[json_schema.COMPONENT])
+    return closed
 
 
 def _command_body(command_class: type[Command], path_fields: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
+    body = _body_fields(command_class, path_fields, narrowed)
+    schema = command_class.model_json_schema(by_alias=True, mode="validation")
+    limits = {word: schema[word] for word in ("minProperties", "maxProperties") if word in schema}
+    rules = schema.get(json_schema.ACCEPTED)
+    return json_schema.recommending(body | limits, body | rules) if rules else body
+
+
+def _body_fields(command_class: type[Command], path_fields: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
+    """Return the schema for a command's fields, without the rules that concern several of them at once."""
     schema = command_class.model_json_schema(by_alias=True, mode="validation")
     hidden = command_class.path_fields.union(path_fields)
     fields = {name: each for name, each in schema["properties"].items() if name not in hidden}
     if command_class.is_partial:
         fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}
-    body: Json = {"type": "object", "title": command_class.__name__, "properties": {**fields, **narrowed}}
-    body |= {word: schema[word] for word in ("anyOf", "not") if word in schema}
+    fields |= narrowed
+    body: Json = {"type": "object", "properties": {name: _explained(each) for name, each in fields.items()}}
     if command_class.__doc__:
-        body["description"] = " ".join(command_class.__doc__.split())
+        body["description"] = " ".join(command_class.__doc__.replace("``", "`").split())
     if required := [name for name in schema.get("required", []) if name not in hidden]:
         body["required"] = required
     return body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -31,6 +32,21 @@ _PATH_PARAMETERS: Final = {
 _PATH_SCHEMAS: Final = {"identifier": {"type": "string", "pattern": "^[0-9]+$"}}
 _NAME_SCHEMA: Final = {"type": "string", "minLength": 1}
 
+_TAGS: Final = {
+    "alert rules": "Rules that open and close incidents, and the values that they observe.",
+    "chat destinations": "Chats to which events and notifications are posted.",
+    "commands": "Commands of every type in one request, and their outcomes.",
+    "directory": "Who exists: organizations, people, teams and projects.",
+    "events": "What happens, as a stream of server-sent events.",
+    "health": "Checks, metrics and descriptions, without a token.",
+    "incidents": "Incidents, their comments, subscribers and activity.",
+    "integrations": "Alerts from other programs.",
+    "notifications": "A person's inbox and preferences.",
+    "operations": "What operators see and do.",
+    "organizations": "An organization, its members, teams and projects.",
+    "webhooks": "URLs to which events are sent, signed.",
+}
+
 _DESCRIPTION: Final = (
     "Work on incidents through messages. Every write is a command: accepted once it is in the ledger, then applied by"
     " a worker. An endpoint waits for the outcome, or responds with 202 and the command. Errors are"
@@ -38,9 +54,21 @@ _DESCRIPTION: Final = (
 )
 
 
-def build_document(endpoints: Sequence[Endpoint]) -> Json:
-    """Return the OpenAPI document for these endpoints as a JSON object."""
-    schemas = components.build_schemas(endpoints)
+class Form(Enum):
+    """Which requests a document describes.
+
+    The published document recommends one way to write each request, which generators of clients understand. The other
+    form allows exactly what is accepted, such as numbers as text, for tests of the boundary.
+    """
+
+    RECOMMENDED = "recommended"
+    ACCEPTED = "accepted"
+
+
+def build_document(endpoints: Sequence[Endpoint], *, form: Form = Form.RECOMMENDED) -> Json:
+    """Return the OpenAPI document for these endpoints as a JSON object, without the URL of the server."""
+    both = components.build_schemas(endpoints)
+    schemas = (components.recommended_schemas if form is Form.RECOMMENDED else components.accepted_schemas)(both)
     paths: Json = {
         endpoint.path: {
             method.lower(): _operation(endpoint, method, each, schemas) for method, each in endpoint.operations.items()
@@ -48,9 +76,16 @@ def build_document(endpoints: Sequence[Endpoint]) -> Json:
         | ({"parameters": _path_parameters(endpoint.path)} if "{" in endpoint.path else {})
         for endpoint in endpoints
     }
+    tags = dict.fromkeys([*(endpoint.tag for endpoint in endpoints), shared.PUBLIC_TAG])
     return {
         "openapi": "3.1.0",
-        "info": {"title": "tocsin", "version": version("tocsin"), "description": _DESCRIPTION},
+        "info": {
+            "title": "tocsin HTTP API",
+            "version": version("tocsin"),
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": tag, "description": _TAGS[tag]} for tag in tags],
         "paths": paths | shared.PUBLIC_PATHS,
         "components": {
             "schemas": schemas,

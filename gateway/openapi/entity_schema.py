@@ -70,8 +70,10 @@ def _generic_schema(origin: Any, arguments: tuple[Any, ...], names: ComponentNam
             return _schema(annotated, names) | _keywords(keywords)
         case (_, (inner,)) if origin is NotRequired:
             return _schema(inner, names)
+        case (_, (str(), _, *_)) if origin is Literal:
+            return {"type": "string", "enum": list(arguments)}
         case (_, (value,)) if origin is Literal:
-            return {"const": value}
+            return _SCALARS[type(value)] | {"const": value}
         case (_, (item,)) if origin is list:
             return {"type": "array", "items": _schema(item, names)}
         case (_, (_, value)) if origin is dict:

@@ -210,13 +210,25 @@ PAGING_PARAMETERS: Final[list[Json]] = [
 ]
 
 
+PUBLIC_TAG: Final = "health"
+"""The tag of the operations that need no token."""
+
+
 def _public(
-    summary: str, media_type: str, *, statuses: Sequence[int] = (200,), headers: Sequence[str] = (), **more: Any
+    operation: str,
+    summary: str,
+    media_type: str,
+    *,
+    statuses: Sequence[int] = (200,),
+    headers: Sequence[str] = (),
+    **more: Any,
 ) -> Json:
     return {
         "get": {
             "summary": summary,
-            "tags": ["health"],
+            "description": f"{summary}. No token is needed.",
+            "operationId": operation,
+            "tags": [PUBLIC_TAG],
             "security": [],
             "responses": {
                 str(status): {
@@ -242,13 +254,21 @@ _VERBOSE: Final = {
 }
 
 PUBLIC_PATHS: Final[Json] = {
-    "/livez": _public("Check liveness", "application/json"),
-    "/readyz": _public("Check readiness", "application/json", statuses=(200, 503), parameters=[_VERBOSE]),
-    "/version": _public("Read the version", "application/json"),
-    "/metrics": _public("Read metrics for Prometheus", "text/plain"),
-    "/openapi.json": _public("Read the OpenAPI document", "application/json"),
+    "/livez": _public("check_liveness", "Check liveness", "application/json"),
+    "/readyz": _public(
+        "check_readiness", "Check readiness", "application/json", statuses=(200, 503), parameters=[_VERBOSE]
+    ),
+    "/version": _public("read_version", "Read the version", "application/json"),
+    "/metrics": _public("read_metrics", "Read metrics for Prometheus", "text/plain"),
+    "/openapi.json": _public("read_openapi_document", "Read the OpenAPI document", "application/json"),
+    "/asyncapi.json": _public(
+        "read_asyncapi_document", "Read the AsyncAPI document, which describes the events", "application/json"
+    ),
     "/docs": _public(
-        "Browse the OpenAPI document", "text/html", headers=("Content-Security-Policy", "X-Content-Type-Options")
+        "browse_api",
+        "Browse the OpenAPI document",
+        "text/html",
+        headers=("Content-Security-Policy", "X-Content-Type-Options"),
     ),
 }
 """Paths that need no token."""

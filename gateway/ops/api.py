@@ -528,7 +528,7 @@ ENDPOINTS: Final = (
             "GET": _read(
                 read_numbers,
                 "Read numbers per minute",
-                "Series",
+                "TimeSeries",
                 Parameter("metric", "Names, separated by commas; by default all.", _METRICS),
                 Parameter("minutes", "How many.", {"type": "integer", "minimum": 1, "maximum": MAX_MINUTES}),
             )

@@ -1,12 +1,12 @@
-"""Routes for the OpenAPI document, and for a Swagger UI page that needs no internet access."""
+"""Routes for the OpenAPI and the AsyncAPI document, and for a Swagger UI page that needs no internet access."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -14,8 +14,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.api.endpoint import Endpoint
+from gateway.http.parsing import Headers
+from gateway.http.public_url import PublicUrl
 from gateway.http.responses import encode_json
 from gateway.openapi.document import build_document
+from gateway.openapi.event_document import build_event_document
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 
@@ -44,20 +47,35 @@ _PAGE: Final = """<!DOCTYPE html>
 
 
 def routes(endpoints: Sequence[Endpoint]) -> list[Route | Mount]:
-    """Return the documentation routes. The OpenAPI document is built when it is first requested."""
+    """Return the documentation routes. The OpenAPI document is built when it is first requested.
+
+    Both documents name the URL under which the caller reaches the gateway: generated clients take it as their default.
+    """
 
     @cache
-    def document() -> bytes:
-        return encode_json(build_document(endpoints))
+    def document() -> Mapping[str, Any]:
+        return build_document(endpoints)
 
-    async def openapi(_: Request) -> Response:
-        return Response(await asyncio.to_thread(document), media_type="application/json")
+    async def openapi(request: Request) -> Response:
+        described = await asyncio.to_thread(document)
+        servers = [{"url": _base_url(request)}]
+        return Response(encode_json({**described, "servers": servers}), media_type="application/json")
+
+    async def asyncapi(request: Request) -> Response:
+        described = await asyncio.to_thread(build_event_document, _base_url(request))
+        return Response(encode_json(described), media_type="application/json")
 
     async def page(_: Request) -> Response:
         return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})
 
     return [
         Route("/openapi.json", openapi),
+        Route("/asyncapi.json", asyncapi),
         Route("/docs", page),
         Mount("/docs/files", StaticFiles(directory=_STATIC)),
     ]
+
+
+def _base_url(request: Request) -> str:
+    public_url: PublicUrl = request.app.state.container.public_url
+    return public_url.of_request(request.scope, Headers(request.scope["headers"]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Final, Literal, NamedTuple, NotRequired, TypedDict, overload
+from typing import Annotated, Final, NamedTuple, NotRequired, TypedDict, overload
 
 from models.alert_rules import consistency
 from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
@@ -65,12 +65,12 @@ class TriggerActionJson(TypedDict):
     type: ActionType
     targetType: TargetType
     targetIdentifier: str
-    inputChannelId: None
-    integrationId: None
-    sentryAppId: None
+    inputChannelId: str | None
+    integrationId: int | None
+    sentryAppId: int | None
     dateCreated: DateTime
     desc: str
-    priority: None
+    priority: str | None
 
 
 class TriggerJson(TypedDict):
@@ -120,7 +120,7 @@ class _AlertRuleFields(TypedDict):
 class AlertRuleJson(_AlertRuleFields):
     """An alert rule in a list or an incident. ``snooze`` is present only while the rule is snoozed for the reader."""
 
-    snooze: NotRequired[Literal[True]]
+    snooze: NotRequired[bool]
 
 
 class _SnoozeDetails(TypedDict):
@@ -296,7 +296,7 @@ class SnoozeJson(TypedDict):
     userId: Annotated[str, SchemaKeywords(description="A user's id, or `everyone`.")]
     until: Annotated[str, SchemaKeywords(description="A timestamp, or `forever`.")]
     dateAdded: DateTime
-    ruleId: None
+    ruleId: str | None
     alertRuleId: Id
 
 

@@ -10,7 +10,6 @@ from models.enums import (
     ActivityType,
     DecisionOutcome,
     IncidentStatus,
-    NotificationReason,
 )
 from models.json_fields import DateTime, Id, Uuid
 from models.notifications.explanation import ExplainedDecision
@@ -21,53 +20,8 @@ from models.notifications.preferences import (
     Mode,
     Preferences,
 )
+from models.serializers.inbox_item import NotificationJson
 from models.timestamps import iso, iso_or_none
-
-
-class EventReferenceJson(TypedDict):
-    """The event that caused a notification."""
-
-    id: Uuid
-    type: str
-
-
-class IncidentReferenceJson(TypedDict):
-    """The incident that a notification refers to."""
-
-    identifier: Id
-    title: str
-
-
-class ActivityReferenceJson(TypedDict):
-    """The activity that a notification refers to."""
-
-    id: Id
-
-
-class AuthorJson(TypedDict):
-    """The person who caused a notification."""
-
-    id: Id
-    name: str
-
-
-class NotificationJson(TypedDict):
-    """A notification in a person's inbox.
-
-    ``author`` is null if tocsin itself caused it, and after a retraction. ``link`` is the URL of the incident's page.
-    """
-
-    id: Id
-    reason: NotificationReason
-    event: EventReferenceJson
-    incident: IncidentReferenceJson
-    activity: ActivityReferenceJson
-    author: AuthorJson | None
-    link: str
-    text: str
-    dateCreated: DateTime
-    dateRead: DateTime | None
-    retracted: bool
 
 
 class DecisionJson(TypedDict):

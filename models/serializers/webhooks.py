@@ -9,7 +9,7 @@ from models.enums import DisabledReason, WebhookStatus
 from models.json_fields import DateTime, Id, Uuid
 from models.notifications.delivery import DeliveryState
 from models.notifications.webhook import Webhook
-from models.serializers.notifications import EventReferenceJson
+from models.serializers.inbox_item import EventReferenceJson
 from models.timestamps import iso, iso_or_none
 
 _SHOWN_STATES: Final = {DeliveryState.SUPPRESSED: DeliveryState.FAILED, DeliveryState.CANCELLED: DeliveryState.FAILED}

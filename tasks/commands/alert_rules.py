@@ -45,6 +45,7 @@ from tasks.commands.fields import (
     up_to,
 )
 from tasks.commands.rule_fields import (
+    QUERY_TYPE_SCHEMA,
     RULE_OBJECT_ERRORS_KEY,
     ActionSpec,
     DatasetField,
@@ -119,6 +120,11 @@ def _activation_condition(value: JSON) -> int:
     return condition
 
 
+_QUERY_TYPE: Final = WithJsonSchema(
+    json_schema.with_own_default(QUERY_TYPE_SCHEMA, "Follows the dataset, unless it is sent.")
+)
+
+
 class RuleFields(RuleCommand):
     """Base class of the commands that carry a rule's fields.
 
@@ -136,7 +142,7 @@ class RuleFields(RuleCommand):
     projects: OneProject = ()
     environment: Annotated[str | None, optional(up_to(64)), _or_null(json_schema.text_up_to(64))] = None
     dataset: DatasetField = Dataset.EVENTS
-    query_type: QueryTypeField = QueryType.ERROR
+    query_type: Annotated[QueryTypeField, _QUERY_TYPE] = QueryType.ERROR
     event_types: EventTypes = ()
     threshold_period: Annotated[int, *positive_integer(20)] = 1
     comparison_delta: Annotated[int | None, *positive_integer(_MAX_COMPARISON_MINUTES, is_optional=True)] = None

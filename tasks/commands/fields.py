@@ -271,25 +271,40 @@ def _plain(value: JSON) -> JSON:
     return plain
 
 
-_INCIDENT_REFERENCE: Final = {
-    "description": "Number of the incident, or dedup:KEY. One that names none is rejected when the command is applied.",
-    "anyOf": [
-        {"type": "integer"},
-        {"type": "string", "pattern": f"^dedup:{json_schema.NON_BLANK}"},
-        {"type": "string", "not": {"pattern": "^dedup:"}},
-    ],
-}
-_MENTION: Final = {"description": "A mention. One that names nobody is rejected when the command is applied."}
+INCIDENT_REFERENCE_SCHEMA: Final = json_schema.recommending(
+    {
+        "description": "Number of the incident, or dedup:KEY."
+        " One that names none is rejected when the command is applied.",
+        "type": "string",
+        "pattern": f"^([0-9]+$|dedup:{json_schema.PLAIN_NON_BLANK})",
+    },
+    {
+        "anyOf": [
+            {"type": "integer"},
+            {"type": "string", "pattern": f"^dedup:{json_schema.NON_BLANK}"},
+            {"type": "string", "not": {"pattern": "^dedup:"}},
+        ]
+    },
+)
+_MENTION: Final = json_schema.recommending(
+    {
+        "description": "A username, an e-mail address, a team's slug, user:ID or team:ID."
+        " One that names nobody is rejected when the command is applied.",
+        "type": "string",
+    },
+    {},
+)
 
 TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(json_schema.TEXT)]
 OptionalText = Annotated[str | None, optional(text), WithJsonSchema(json_schema.or_null(json_schema.TEXT))]
 OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.INTEGER))]
+OptionalId = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.NUMERIC_ID))]
 OptionalTimestamp = Annotated[
     datetime | None, optional(timestamp), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
 ]
-IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(_INCIDENT_REFERENCE)]
+IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(INCIDENT_REFERENCE_SCHEMA)]
 OptionalIncidentReference = Annotated[
-    str | None, optional(incident_reference), WithJsonSchema(json_schema.or_null(_INCIDENT_REFERENCE))
+    str | None, optional(incident_reference), WithJsonSchema(json_schema.or_null(INCIDENT_REFERENCE_SCHEMA))
 ]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
@@ -316,7 +331,7 @@ Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema(json_schema.B
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _check_array(value, integer)),
-    WithJsonSchema(json_schema.or_null(json_schema.list_of(json_schema.INTEGER, least=1))),
+    WithJsonSchema(json_schema.or_null(json_schema.list_of(json_schema.NUMERIC_ID, least=1))),
 ]
 
 

@@ -13,7 +13,7 @@ from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import (
     IncidentReference,
-    OptionalInteger,
+    OptionalId,
     OptionalText,
     OptionalTimestamp,
     Slugs,
@@ -31,13 +31,15 @@ class OpenIncident(Command):
     ``alert_rule`` and ``dedup_key`` exclude each other. Only services may set a ``dedup_key``.
     """
 
-    model_config = ConfigDict(json_schema_extra={"not": json_schema.all_given("alertRule", "dedupKey")})
+    model_config = ConfigDict(
+        json_schema_extra={json_schema.ACCEPTED: {"not": json_schema.all_given("alertRule", "dedupKey")}}
+    )
 
     name: ClassVar[str] = "incident.open"
 
     title: TextField
     projects: Slugs
-    alert_rule: OptionalInteger = Field(default=None, alias="alertRule")
+    alert_rule: OptionalId = Field(default=None, alias="alertRule")
     date_started: OptionalTimestamp = Field(default=None, alias="dateStarted")
     status: Annotated[int, *status_in((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")

@@ -15,7 +15,10 @@ from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, future_errors, timestamp
 
-_SINCE_EARLIEST = json_schema.TIMESTAMP | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
+_SINCE_EARLIEST = json_schema.recommending(
+    json_schema.TIMESTAMP | {"description": f"Not before {EARLIEST_OBSERVATION:%Y-%m-%d}, nor in the future."},
+    json_schema.TIMESTAMP | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"},
+)
 
 
 def _observed_at(value: JSON) -> datetime:

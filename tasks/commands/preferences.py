@@ -156,12 +156,10 @@ _DIGEST_SCHEMA: Final = _schema(
     {"every": {"type": "string", "enum": [str(each) for each in DigestInterval]}, "at": _TIME_SCHEMA}, "every"
 )
 _QUIET_HOURS_SCHEMA: Final = _schema({"start": _TIME_SCHEMA, "end": _TIME_SCHEMA}, "start", "end")
-_INCIDENT_ID_SCHEMA: Final = {
-    "anyOf": [
-        {"type": "integer", "minimum": 1, "maximum": 2**53 - 1},
-        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
-    ]
-}
+_ID_AS_TEXT: Final = {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}
+_INCIDENT_ID_SCHEMA: Final = json_schema.recommending(
+    _ID_AS_TEXT, {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, _ID_AS_TEXT]}
+)
 
 
 class ReplacePreferences(Command):

@@ -8,7 +8,7 @@ camel case and in snake case, but errors name them in camel case.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.fields import (
     Number,
+    OptionalId,
     OptionalInteger,
     OptionalSlugs,
     OptionalText,
@@ -195,11 +196,14 @@ Query = Annotated[
     str,
     BeforeValidator(_query),
     WithJsonSchema(
-        {
-            "type": ["string", "number"],
-            "pattern": r"^[^\u0000]*$",
-            "not": {"type": "string", "pattern": r"(^|\s)release:latest(\s|$)"},
-        }
+        json_schema.recommending(
+            json_schema.STORABLE | {"description": "May not contain the term release:latest."},
+            {
+                "type": ["string", "number"],
+                "pattern": r"^[^\u0000]*$",
+                "not": {"type": "string", "pattern": r"(^|\s)release:latest(\s|$)"},
+            },
+        )
     ),
 ]
 DatasetField = Annotated[
@@ -207,10 +211,11 @@ DatasetField = Annotated[
     _one_of(Dataset, text, "Invalid dataset, valid values are {values}"),
     WithJsonSchema({"type": "string", "enum": [str(each) for each in Dataset]}),
 ]
+QUERY_TYPE_SCHEMA: Final = json_schema.choice_of(tuple(QueryType))
 QueryTypeField = Annotated[
     QueryType,
     _one_of(QueryType, integer, "Invalid query type {value}, valid values are {values}"),
-    WithJsonSchema(json_schema.choice_of(tuple(QueryType))),
+    WithJsonSchema(QUERY_TYPE_SCHEMA),
 ]
 ThresholdTypeField = Annotated[
     ThresholdType,
@@ -222,20 +227,26 @@ EventTypes = Annotated[
     BeforeValidator(_event_types),
     WithJsonSchema(json_schema.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
 ]
-_OWNER: Final = {
-    "description": "The owner, as a mention. One that names nobody is rejected when the command is applied.",
-    "anyOf": [
-        {"type": "integer", "not": {"const": 0}},
-        {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
-        {
-            "type": "string",
-            "maxLength": 1000,
-            "pattern": f"^{json_schema.NON_BLANK}",
-            "not": {"pattern": "^(user:|team:|[0-9]+$)"},
-        },
-        {"type": "null"},
-    ],
-}
+_OWNER: Final = json_schema.recommending(
+    {
+        "description": "The owner, as a mention. One that names nobody is rejected when the command is applied.",
+        "type": ["string", "null"],
+        "maxLength": 1000,
+    },
+    {
+        "anyOf": [
+            {"type": "integer", "not": {"const": 0}},
+            {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
+            {
+                "type": "string",
+                "maxLength": 1000,
+                "pattern": f"^{json_schema.NON_BLANK}",
+                "not": {"pattern": "^(user:|team:|[0-9]+$)"},
+            },
+            {"type": "null"},
+        ]
+    },
+)
 Owner = Annotated[str | None, BeforeValidator(_owner), WithJsonSchema(_OWNER)]
 OneProject = Annotated[
     tuple[str, ...],
@@ -274,14 +285,16 @@ def _target_type(value: JSON) -> str:
     return text(value)
 
 
+def _one_of_texts(choices: Iterable[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": [str(each) for each in choices]}
+
+
 class ActionSpec(RulePart):
     """A trigger's action: an e-mail to a person or a team, or a message to a webhook or a chat."""
 
-    id: OptionalInteger = None
-    type: Annotated[str, BeforeValidator(_action_type), WithJsonSchema({"enum": [str(each) for each in ActionType]})]
-    target_type: Annotated[
-        str, BeforeValidator(_target_type), WithJsonSchema({"enum": [str(each) for each in TargetType]})
-    ]
+    id: OptionalId = None
+    type: Annotated[str, BeforeValidator(_action_type), WithJsonSchema(_one_of_texts(ActionType))]
+    target_type: Annotated[str, BeforeValidator(_target_type), WithJsonSchema(_one_of_texts(TargetType))]
     target_identifier: Annotated[str, *bounded_text(2000)]
     integration: OptionalInteger = None
     sentry_app: OptionalInteger = None
@@ -349,17 +362,29 @@ def _action_schema(kind: ActionType) -> dict[str, Any]:
         "priority": {"type": "null"},
     }
     webhook = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
-    return {
-        "type": "object",
-        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | overrides | webhook,
-    }
+    return {"type": "object", "properties": _ACTION_FIELDS | overrides | webhook}
 
 
-ACTION_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["type", "targetType", "targetIdentifier"],
-    "anyOf": [_action_schema(kind) for kind in ActionType],
-}
+_ACTION_FIELDS: Final[dict[str, Any]] = ActionSpec.model_json_schema(mode="validation")["properties"]
+_REQUIRED_ACTION_FIELDS: Final = ("type", "targetType", "targetIdentifier")
+_TARGETS_OF_TYPES: Final = "; ".join(f"{kind}: {', '.join(targets)}" for kind, targets in TARGETS.items())
+ACTION_SCHEMA: Final = json_schema.component(
+    "ActionBody",
+    json_schema.recommending(
+        {
+            "description": f"The target types of each type are {_TARGETS_OF_TYPES}.",
+            "type": "object",
+            "required": list(_REQUIRED_ACTION_FIELDS),
+            # The other fields belong to integrations that tocsin does not have.
+            "properties": {name: _ACTION_FIELDS[name] for name in ("id", *_REQUIRED_ACTION_FIELDS)},
+        },
+        {
+            "type": "object",
+            "required": list(_REQUIRED_ACTION_FIELDS),
+            "anyOf": [_action_schema(kind) for kind in ActionType],
+        },
+    ),
+)
 Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(array), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))]
 
 
@@ -368,30 +393,33 @@ class TriggerSpec(RulePart):
 
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 
-    id: OptionalInteger = None
+    id: OptionalId = None
     label: Annotated[str, *bounded_text(64)]
     alert_threshold: Number
     excluded_projects: OptionalSlugs = ()
     actions: Actions = ()
 
 
-def _trigger_schema(label: str) -> dict[str, Any]:
+def _trigger_schema(label: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": TriggerSpec.model_json_schema(mode="validation")["properties"] | {"label": {"const": label}},
+        "properties": TriggerSpec.model_json_schema(mode="validation")["properties"] | {"label": label},
         "required": ["label", "alertThreshold"],
     }
 
 
+_TRIGGER_LIMITS: Final = {"type": "array", "minItems": 1, "maxItems": len(TRIGGER_LABELS)}
 Triggers = Annotated[
     tuple[TriggerSpec, ...],
     BeforeValidator(array),
     WithJsonSchema(
-        {
-            "type": "array",
-            "prefixItems": [_trigger_schema(label) for label in TRIGGER_LABELS],
-            "minItems": 1,
-            "maxItems": len(TRIGGER_LABELS),
-        }
+        json_schema.recommending(
+            _TRIGGER_LIMITS
+            | {
+                "description": f"In this order: {', '.join(TRIGGER_LABELS)}.",
+                "items": json_schema.component("TriggerBody", _trigger_schema(_one_of_texts(TRIGGER_LABELS))),
+            },
+            _TRIGGER_LIMITS | {"prefixItems": [_trigger_schema({"const": label}) for label in TRIGGER_LABELS]},
+        )
     ),
 ]

@@ -59,10 +59,9 @@ def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     OPENAPI_31_VALIDATOR.validate(document)
-    named = [
-        each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each
-    ]
-    assert len(named) == len(set(named)) == sum(len(endpoint.operations) for endpoint in ENDPOINTS)
+    operations = [each for path in document["paths"].values() for name, each in path.items() if name != "parameters"]
+    names = {each["operationId"] for each in operations}
+    assert len(names) == len(operations) > sum(len(endpoint.operations) for endpoint in ENDPOINTS)
 
 
 def test_an_event_stream_matches_the_openapi_document(gateway: Gateway) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from tests.event_schemas import validator_for
 from tests.journeys.stack import ACME, Stack
 from tests.waiting import eventually
 
@@ -77,6 +80,36 @@ def test_the_demos_webhook_receives_signed_events(stack: Stack) -> None:
     assert (call["path"], call["signature"]) == ("/hook/demo", "verified")
     event = json.loads(call["body"])
     assert (event["type"], event["data"]["activity"]["comment"]) == ("incident.comment_posted", text)
+
+
+def test_an_event_has_the_same_body_on_the_exchange_in_a_stream_and_in_a_webhook(stack: Stack) -> None:
+    seen = Event()
+
+    def comment_until_seen() -> None:
+        while not seen.wait(0.2):
+            post_comment(stack)
+
+    with stack.running_tap("--binding", "incident.comment_posted", "--json") as tap, ThreadPoolExecutor() as pool:
+        commenting = pool.submit(comment_until_seen)
+        try:
+            on_exchange = json.loads(tap.read_until("incident.comment_posted"))
+        finally:
+            seen.set()
+        commenting.result()
+    with stack.client("dev-mem", **{"Last-Event-ID": str(UUID(int=0))}) as mem:
+        in_stream = streamed_event(mem, on_exchange["id"])
+    [call] = eventually(lambda: caught(stack, "webhooks", on_exchange["id"]))
+
+    validator_for("incident.comment_posted").validate(on_exchange)
+    assert in_stream == json.loads(call["body"]) == on_exchange
+
+
+def streamed_event(client: httpx.Client, id_: str) -> Any:
+    """Return the data of the event with this id in the caller's stream, which replays the last day."""
+    with client.stream("GET", f"{ACME}/events/") as response:
+        lines = response.iter_lines()
+        assert any(line == f"id: {id_}" for line in lines)
+        return next(json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
 
 
 def test_the_demos_chat_room_is_told_of_new_incidents(stack: Stack) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from tocsin_client import Event
 
 from models.messaging.outbox import PLANNING, NewEvent, WaitingEvent, claim_events, write_events
 from tasks.events import EVENTS, UNPUBLISHED, CommandDead, TriggerResolved
+from tests.event_schemas import validator_for
 from tests.messages.samples import COMMANDS, Sample, newest
 from tests.messages.samples import EVENTS as SAMPLES
 from tests.messages.world import World
@@ -63,6 +66,24 @@ def test_the_newest_sample_of_each_event_matches_the_currently_published_format(
         sample = NEWEST[type_]
         newer = f"save as {type_}-{sample.version + 1}.json: {json.dumps(body)}"
         assert shape(body) == shape(sample.body), newer
+
+
+def test_published_events_match_their_schemas_in_the_asyncapi_document(world: World) -> None:
+    published = publish_every_event(world)
+
+    assert set(published) == set(EVENTS) - UNPUBLISHED
+    for body in world.event_bodies():
+        validator_for(body["type"]).validate(body)
+
+
+def test_the_examples_in_the_docs_match_their_schemas_in_the_asyncapi_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "messages.md").read_text()
+    blocks = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    events = [body for body in map(json.loads, blocks) if "specversion" in body]
+
+    assert {body["type"] for body in events} == set(EVENTS)
+    for body in events:
+        validator_for(body["type"]).validate(body)
 
 
 def publish_every_event(world: World) -> dict[str, Any]:
