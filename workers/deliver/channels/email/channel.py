@@ -331,7 +331,7 @@ def _apply_preferences(
     delivery: ClaimedDelivery, user_id: int, incident: IncidentFacts, facts: Facts, now: datetime
 ) -> Withheld | Postponed | None:
     """Return what the person's preferences, which may have changed since the planning, say against sending it now."""
-    contact = facts.contacts[user_id]
+    contact = facts.contacts[delivery.organization_id, user_id]
     is_action = delivery.action_id is not None
     scheduled = reconsider(
         contact.preferences,

@@ -73,7 +73,7 @@ class Facts(NamedTuple):
     activities: dict[int, ActivityDetails]
     inbox: dict[tuple[int, int], InboxState]
     subscribed: set[tuple[int, int]]
-    contacts: dict[int, Contact]
+    contacts: dict[Membership, Contact]
     muted: set[tuple[int, int]]
     project_slugs: dict[int, str]
 
@@ -82,7 +82,8 @@ def load_facts(connection: Connection, deliveries: Sequence[ClaimedDelivery]) ->
     """Load the facts about the deliveries."""
     incident_ids = {each.incident_id for each in deliveries if each.incident_id is not None}
     activity_ids = {each.activity_id for each in deliveries if each.activity_id is not None}
-    recipients = {each.user_id for each in deliveries if each.user_id is not None}
+    memberships = {(each.organization_id, each.user_id) for each in deliveries if each.user_id is not None}
+    recipients = {user_id for _, user_id in memberships}
     of_activities = _load_activities(connection, activity_ids)
     authors = {each.user_id for each in of_activities.values() if each.user_id is not None}
     items = {(a, u) for each in deliveries if (a := each.activity_id) is not None and (u := each.user_id) is not None}
@@ -92,14 +93,12 @@ def load_facts(connection: Connection, deliveries: Sequence[ClaimedDelivery]) ->
     return Facts(
         access=load_incidents(connection, incident_ids),
         incidents=_load_incidents(connection, incident_ids),
-        people=load_people(
-            connection, {(each.organization_id, each.user_id) for each in deliveries if each.user_id is not None}
-        ),
+        people=load_people(connection, memberships),
         accounts=_load_accounts(connection, recipients | authors),
         activities=of_activities,
         inbox=_load_inbox(connection, items),
         subscribed=_load_subscribed(connection, subscribers),
-        contacts=load_contacts(connection, recipients),
+        contacts=load_contacts(connection, memberships),
         muted=load_mutes(connection, incident_ids),
         project_slugs=_load_project_slugs(
             connection, {each.project_id for each in deliveries if each.project_id is not None}
