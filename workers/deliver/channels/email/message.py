@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from models.enums import IncidentStatus
+from models.incidents import markdown
 from models.notifications.mailbox import Mailbox
-from workers.deliver.channels.email import markdown
 from workers.deliver.channels.email.mime import (
     CRLF,
     alternatives,
