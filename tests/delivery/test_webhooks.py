@@ -31,6 +31,7 @@ from tests.delivery.conftest import Scene
 from tests.delivery.node_verifier import NodeVerifier
 from tests.delivery.webhook_receiver import Receiver, a_channel, answering, receiving
 from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Withheld
+from workers.deliver.prepare import prepare
 from workers.notify.destinations import DESTINATIONS
 from workers.notify.notifier import EVENTS_PER_SUBJECT
 
@@ -78,7 +79,7 @@ class Sending:
                     .order_by(deliveries.c.id)
                 )
                 claimed = [ClaimedDelivery(*row) for row in rows]
-                prepared = await channel.prepare(connection, claimed)
+                prepared = await prepare(connection, channel, claimed)
                 for delivery in claimed:
                     results[delivery.id] = outcome = prepared[delivery.id]
                     if isinstance(outcome, Outgoing):

@@ -36,6 +36,7 @@ from workers.deliver.channel import (
     Withheld,
 )
 from workers.deliver.claim import LEASE_SECONDS, claim_due, next_due_seconds, take_over
+from workers.deliver.prepare import prepare
 from workers.deliver.presence import Presence
 from workers.deliver.record import Attempt, Update, record
 from workers.deliver.retry import CircuitBreaker, retry_delay_seconds
@@ -261,7 +262,7 @@ class Deliverer:
         """
         try:
             async with engine.connect() as connection:
-                return await channel.prepare(connection, claimed)
+                return await prepare(connection, channel, claimed)
         except Exception as error:
             if is_transient(error):
                 raise
