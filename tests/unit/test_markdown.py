@@ -123,5 +123,11 @@ def test_a_comment_that_takes_long_to_parse_is_shown_as_it_was_typed(comment: st
     assert to_html(comment) == f'<div class="typed">{comment}</div>'
 
 
+def test_a_comment_is_rendered_once_for_all_its_recipients() -> None:
+    comment = "**once** for everybody"
+
+    assert to_html(comment) is to_html(comment)
+
+
 def test_the_text_form_is_the_comment_as_it_was_typed() -> None:
     assert to_text("\r\n**a**\r\n\r\n    b\rc\n") == "**a**\n\n    b\nc"

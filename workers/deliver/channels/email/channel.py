@@ -51,7 +51,8 @@ from workers.settings import SmtpServer, WorkerSettings
 
 RETRY_DELAYS_SECONDS: Final = (60.0, 300.0, 900.0, 3600.0, 10800.0, 21600.0, 43200.0, 86400.0)
 DEADLINE_SECONDS: Final = 60.0
-CONCURRENCY_PER_TARGET: Final = 4
+CONCURRENCY_PER_TARGET: Final = 16
+"""How many mails of an organization are under way at the same time: enough for all connections to the mail server."""
 
 REASONS: Final[Mapping[str, str]] = {
     NotificationReason.MENTION: "You were mentioned.",

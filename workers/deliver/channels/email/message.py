@@ -241,4 +241,6 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    # The files do not change while the process runs: no look at them for each mail.
+    auto_reload=False,
 )
