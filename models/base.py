@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils.compat
@@ -38,6 +39,12 @@ METADATA = MetaData(
     }
 )
 """The metadata of every table. Importing :mod:`models.tables` completes it."""
+
+ROWS_PER_STATEMENT: Final = 10_000
+"""How many rows one statement writes at most.
+
+A statement may take 5 s in a worker. To subscribe a team of 100,000 in one took 3.4 s on a busy machine.
+"""
 
 Timestamp = DateTime(timezone=True)
 """The column type for points in time: ``timestamptz``, with microsecond precision."""
@@ -177,17 +184,21 @@ def require_columns(result: CursorResult[Any], names: Sequence[str]) -> None:
 def insert_rows(
     connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str = ""
 ) -> None:
-    """Insert the rows with a single :func:`insert_statement`. Do nothing if there are no rows."""
-    listed = list(rows)
-    if listed:
-        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, listed)))
+    """Insert the rows with an :func:`insert_statement` for each :data:`ROWS_PER_STATEMENT` of them."""
+    for chunk in _chunks(rows):
+        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, chunk)))
 
 
 def update_rows(connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:
-    """Update the rows with a single :func:`update_statement`. Do nothing if there are no rows."""
-    listed = list(rows)
-    if listed:
-        connection.exec_driver_sql(update_statement(table, columns), dict(column_arrays(columns, listed)))
+    """Update the rows with an :func:`update_statement` for each :data:`ROWS_PER_STATEMENT` of them."""
+    for chunk in _chunks(rows):
+        connection.exec_driver_sql(update_statement(table, columns), dict(column_arrays(columns, chunk)))
+
+
+def _chunks(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, ROWS_PER_STATEMENT)):
+        yield chunk
 
 
 def _arrays(table: Table, columns: Iterable[str]) -> str:

@@ -83,6 +83,19 @@ def quiet_until(moment: datetime, start: time, end: time, zone: str) -> datetime
     return ends
 
 
+def describe(moment: datetime, zone: str) -> str:
+    """Return the moment as a person in the zone reads it, to the minute and with the zone.
+
+    >>> describe(datetime(2026, 11, 23, 10, 35, tzinfo=UTC), "Europe/Berlin")
+    '23 Nov 2026, 11:35 CET'
+    >>> describe(datetime(2026, 11, 23, 10, 35, tzinfo=UTC), "America/Sao_Paulo")
+    '23 Nov 2026, 07:35 UTC-03'
+    """
+    local = _utc(moment).astimezone(load_zone(zone))
+    name = local.tzname() or ""
+    return f"{local.day} {local:%b %Y, %H:%M} {name if name.isalpha() else f'UTC{name}'}"
+
+
 def _end_of_quiet_hours(moment: datetime, start: time, end: time, rules: ZoneInfo) -> datetime | None:
     today = moment.astimezone(rules).date()
     nights = _DAY if end < start else timedelta(0)

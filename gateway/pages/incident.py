@@ -10,9 +10,10 @@ from urllib.parse import quote, urlencode
 
 import orjson
 import structlog
+from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
-from gateway.http.pagination import cursor_int, cursor_time, parse_page
+from gateway.http.pagination import Cursor, cursor_int, cursor_time, parse_page
 from gateway.http.responses import HttpResponse
 from gateway.pages.commands import submit
 from gateway.pages.page import refusal_text
@@ -33,7 +34,7 @@ from models.timestamps import iso
 from models.types import JSON
 
 PATH: Final = "/organizations/{organization}/alerts/{identifier}/"
-TIMELINE_ENTRIES: Final = 100
+TIMELINE_ENTRIES: Final = 50
 
 MUTE_HOURS: Final[Mapping[str, int | None]] = {"1": 1, "8": 8, "24": 24, "168": 168, "": None}
 """The choices of the form that mutes, in hours; ``None`` stands for no end."""
@@ -53,12 +54,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of the timeline. ``text`` is a comment."""
+    """An entry of the timeline. ``comment`` is empty if there is none."""
 
     at: datetime
     who: str
     what: str
-    text: str
+    comment: Markup
     status: str
     is_edited: bool
 
@@ -157,9 +158,14 @@ async def _page(
     error: str | None = None,
     draft: str = "",
 ) -> HttpResponse:
-    page = parse_page(QueryParams(""), default=TIMELINE_ENTRIES, key_parsers=(cursor_time, cursor_int))
+    cursor = request.query.get("cursor", "")
+    page = parse_page(QueryParams({"cursor": cursor}), default=TIMELINE_ENTRIES, key_parsers=(cursor_time, cursor_int))
     rows = await request.container.queries.activities(view.organization.id, view.number, page, descending=True)
+    shown = rows[:TIMELINE_ENTRIES]
+    comments = await request.site.comments.render([row.comment or "" for row in shown])
     incident = view.details.incident
+    mute = await request.container.queries.mute(incident.id, view.visitor.actor.user_id)
+    path = request.site.base_path + quote(request.path)
     return request.site.page(
         "incident.html",
         status,
@@ -169,7 +175,7 @@ async def _page(
             "notice": notice,
             "error": error,
             "draft": draft,
-            "path": request.site.base_path + quote(request.path),
+            "path": path,
             "organization": view.visitor.organization_name,
             "incident": incident,
             "badge": _status(incident.status),
@@ -177,8 +183,10 @@ async def _page(
             "is_subscribed": view.details.is_subscribed,
             "may_change": _may(view, "POST"),
             "may_close": incident.status is not IncidentStatus.CLOSED and _may(view, "PUT"),
-            "entries": [_entry(row) for row in rows[:TIMELINE_ENTRIES]],
-            "has_more": len(rows) > TIMELINE_ENTRIES,
+            "mute": mute,
+            "entries": [_entry(row, comment) for row, comment in zip(shown, comments, strict=True)],
+            "older": f"{path}?cursor={_after(shown[-1])}" if len(rows) > TIMELINE_ENTRIES else None,
+            "latest": path if cursor else None,
         },
     )
 
@@ -195,7 +203,11 @@ def _may(view: _View, method: str) -> bool:
 # --- the timeline ----------------------------------------------------------------------------------------------------
 
 
-def _entry(row: Any) -> _Entry:
+def _after(row: Any) -> str:
+    return Cursor((row.date_added, row.id)).encode()
+
+
+def _entry(row: Any, comment: Markup) -> _Entry:
     kind = ActivityType(row.type)
     status = ""
     if kind is ActivityType.COMMENT:
@@ -209,7 +221,7 @@ def _entry(row: Any) -> _Entry:
         at=row.date_added,
         who="tocsin" if row.author_id is None else row.name,
         what=what,
-        text=row.comment or "",
+        comment=comment,
         status=status,
         is_edited=kind is ActivityType.COMMENT and row.version > 1,
     )
@@ -240,7 +252,6 @@ _ACTIONS: Final[Mapping[str, _Action]] = {
     "close": _Action("incident.set_status", lambda _: {"status": IncidentStatus.CLOSED.value}),
     "subscribe": _Action("incident.subscribe"),
     "unsubscribe": _Action("incident.unsubscribe"),
-    # The forms that mute are shown once the commands exist.
     "mute": _Action("incident.mute", _mute_fields),
     "unmute": _Action("incident.unmute"),
 }

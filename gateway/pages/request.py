@@ -18,6 +18,7 @@ from gateway.http.responses import HttpResponse
 from gateway.pages.sessions import Session, Sessions
 from gateway.pages.site import Site
 from gateway.reads.visitors import Visitor
+from models.local_time import DEFAULT_ZONE
 from models.notifications.tickets import Tickets
 from models.refusals import MalformedRequest
 from tasks.commands.fields import identifier
@@ -132,6 +133,7 @@ class PageRequest:
         session = self.session
         return {
             "person": None if visitor is None else visitor.name,
+            "zone": DEFAULT_ZONE if visitor is None else visitor.zone,
             "form_token": self.sessions.form_token(session),
             "shows_inbox": session.token_id is not None or session.opens_inbox,
         }

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.http.responses import HttpResponse
 from gateway.pages.sessions import COOKIE, MAX_AGE_SECONDS
-from gateway.pages.text import linkify, time_element
+from gateway.pages.text import CommentRenderer, time_element
 from gateway.settings import GatewaySettings
+from models.local_time import DEFAULT_ZONE
 
 STATIC: Final = Path(__file__).parent / "static"
 TEMPLATES: Final = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "ops" / "console" / "templates")
@@ -40,6 +41,7 @@ class Site:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
+        self.comments = CommentRenderer()
         self.base_path = urlsplit(settings.public_url or "").path
         self._is_secure = (settings.public_url or "").startswith("https://")
         self._templates = Environment(
@@ -49,14 +51,21 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(linkify=linkify, time=time_element)
+        self._templates.filters.update(time=time_element)
         self._templates.globals.update(base=self.base_path, files=f"{self.base_path}{FILES_PATH}")
 
     def page(
         self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **facts: Any
     ) -> HttpResponse:
-        """Return a page."""
-        known = {"person": None, "form_token": None, "shows_inbox": False, "notice": None, "error": None}
+        """Return a page. Its times are in the reader's ``zone``, or in UTC."""
+        known = {
+            "person": None,
+            "zone": DEFAULT_ZONE,
+            "form_token": None,
+            "shows_inbox": False,
+            "notice": None,
+            "error": None,
+        }
         text = self._templates.get_template(template).render(known | facts)
         return HttpResponse(status, text.encode(), dict(HEADERS) | dict(headers or {}), HTML)
 

@@ -35,12 +35,6 @@ from models.notifications.stored_preferences import RECENT_MESSAGES, incident_mu
 from models.notifications.suppression import Recipient, decide_notification
 from models.policy import OrganizationFacts
 
-_HAS_CHAT: Final = (
-    exists()
-    .where(chat_destinations.c.user_id == users.c.id, chat_destinations.c.status == DestinationStatus.ACTIVE.value)
-    .correlate(users)
-)
-
 _IS_MUTED: Final = and_(
     incident_mutes.c.user_id.is_not(None),
     or_(incident_mutes.c.until.is_(None), incident_mutes.c.until > func.clock_timestamp()),
@@ -122,7 +116,7 @@ class CommentPreview:
                 notification_preferences.c.document,
                 incidents.c.status.label("incident_status"),
                 _IS_MUTED.label("is_muted"),
-                _HAS_CHAT.label("has_chat"),
+                _has_chat(organization).label("has_chat"),
             )
             .select_from(
                 users.outerjoin(members, _is_member_of(organization))
@@ -200,6 +194,12 @@ class CommentPreview:
 
 def _is_member_of(organization: OrganizationFacts) -> ColumnElement[bool]:
     return and_(members.c.user_id == users.c.id, members.c.organization_id == organization.id)
+
+
+def _has_chat(organization: OrganizationFacts) -> ColumnElement[bool]:
+    c = chat_destinations.c
+    is_active = c.status == DestinationStatus.ACTIVE.value
+    return exists().where(c.organization_id == organization.id, c.user_id == users.c.id, is_active).correlate(users)
 
 
 def _channels(

@@ -37,6 +37,7 @@ from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import commands
 from models.messaging.hold import FIND_HELD, HeldCommand, held_command_from_row
 from models.notifications.notification import notifications
+from models.notifications.stored_preferences import incident_mutes
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
 from models.role_scopes import GLOBAL_ROLES
@@ -57,6 +58,12 @@ class IncidentDetails(NamedTuple):
     projects: list[str]
     seen_by: list[tuple[Person, datetime]]
     is_subscribed: bool
+
+
+class Mute(NamedTuple):
+    """A person's mute of an incident, in force until ``until``; ``None`` stands for no end."""
+
+    until: datetime | None
 
 
 class Queries:
@@ -113,6 +120,18 @@ class Queries:
             is_subscribed=bool(subscribed),
         )
         return details, _facts(project_rows)
+
+    async def mute(self, incident: int, user: int | None) -> Mute | None:
+        """Return the person's mute of the incident with this row id, or ``None`` if none is in force."""
+        c = incident_mutes.c
+        rows = await self._rows(
+            select(c.until).where(
+                c.incident_id == incident,
+                c.user_id == user,
+                or_(c.until.is_(None), c.until > func.clock_timestamp()),
+            )
+        )
+        return Mute(rows[0].until) if rows else None
 
     async def activities(self, organization: int, identifier: int, page: Page, *, descending: bool) -> Rows:
         """Return a page of an incident's activities, each with its author (:func:`author_from_row`)."""

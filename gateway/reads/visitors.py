@@ -15,12 +15,13 @@ from models.directory.policy_facts import (
     organization_facts,
 )
 from models.enums import CallerKind
+from models.local_time import load_zone
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
 from models.refusals import Refusal
 from tasks.commands.fields import identifier
 
 _PERSON: Final = f"""
-SELECT u.id AS user_id, u.name AS person, u.is_active, t.id AS token_id, {TOKEN_COLUMNS}, o.name AS title,
+SELECT u.id AS user_id, u.name AS person, u.timezone, u.is_active, t.id AS token_id, {TOKEN_COLUMNS}, o.name AS title,
        {ORGANIZATION_COLUMNS}, m.role, m.teams
 FROM users u
 LEFT JOIN tokens t ON t.id = %(token)b::bigint AND t.user_id = u.id
@@ -54,11 +55,12 @@ ORDER BY o.slug
 class Visitor:
     """A person who opens a page, with their rights in one organization.
 
-    ``token_id`` is the token with which they logged in, or ``None`` if a ticket opened the session. ``organization`` is
-    ``None`` if it does not exist.
+    ``zone`` is their time zone. ``token_id`` is the token with which they logged in, or ``None`` if a ticket opened the
+    session. ``organization`` is ``None`` if it does not exist.
     """
 
     name: str
+    zone: str
     actor: Actor
     token_id: int | None
     token_name: str
@@ -98,6 +100,7 @@ def _visitor(row: Any, token_id: int | None) -> Visitor | None:
     scopes = None if token_id is None or row.scopes is None else frozenset(row.scopes)
     return Visitor(
         name=row.person,
+        zone=load_zone(row.timezone).key,
         actor=actor_from_membership(row, user_id=row.user_id, scopes=scopes),
         token_id=token_id,
         token_name="" if token_id is None else row.name,

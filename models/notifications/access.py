@@ -24,12 +24,19 @@ from models.policy import Actor, OrganizationFacts, ProjectFacts
 
 
 class IncidentFacts(NamedTuple):
-    """The facts about an incident that decide access to it, and whether messages about it pass quiet hours."""
+    """The facts about an incident that decide access to it, and what messages say of it."""
 
     identifier: int
     organization: OrganizationFacts
     projects: tuple[ProjectFacts, ...]
-    is_critical: bool = False
+    title: str
+    status: IncidentStatus
+    organization_name: str
+
+    @property
+    def is_critical(self) -> bool:
+        """Whether messages about the incident pass quiet hours."""
+        return self.status is IncidentStatus.CRITICAL
 
 
 Membership = tuple[int, int]
@@ -46,7 +53,12 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
         organization = organizations.setdefault(row.organization_id, organization_facts(row))
         incidents[row.id] = IncidentFacts(
-            row.identifier, organization, tuple(projects[row.id]), row.status == IncidentStatus.CRITICAL
+            row.identifier,
+            organization,
+            tuple(projects[row.id]),
+            row.title,
+            IncidentStatus(row.status),
+            row.organization_name,
         )
     return incidents
 
@@ -68,7 +80,7 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
 
 
 _INCIDENTS = f"""
-SELECT i.id, i.identifier, i.status, {ORGANIZATION_COLUMNS}
+SELECT i.id, i.identifier, i.title, i.status, o.name AS organization_name, {ORGANIZATION_COLUMNS}
 FROM incidents i JOIN organizations o ON o.id = i.organization_id
 WHERE i.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns

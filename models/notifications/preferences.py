@@ -156,7 +156,10 @@ def schedule(
 
 
 class Contact(NamedTuple):
-    """What decides about messages to a person: preferences, time zone, and the channels with an address of theirs."""
+    """What decides about messages to a person from an organization.
+
+    These are the person's preferences and time zone, and the channels on which the organization has their address.
+    """
 
     preferences: Preferences
     zone: str
@@ -195,7 +198,8 @@ class Contact(NamedTuple):
 def contact_from_row(row: Any) -> Contact:
     """Build a contact from a row with a person's ``email``, ``timezone``, ``has_chat`` and ``document``.
 
-    ``document`` holds their preferences, and ``has_chat`` tells whether a chat destination of theirs is active.
+    ``document`` holds their preferences, and ``has_chat`` tells whether a chat destination of theirs is active in the
+    organization from which the messages come.
     """
     preferences = DEFAULT_PREFERENCES if row.document is None else Preferences.from_document(row.document)
     has_address = {Channel.EMAIL: bool(row.email), Channel.CHAT: row.has_chat}

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from models.base import METADATA, foreign_key, timestamp_column
+from models.notifications.access import Membership
 from models.notifications.delivery import DeliveryState
 from models.notifications.preferences import STORM_BUDGET, Contact, contact_from_row
 
@@ -35,11 +36,13 @@ incident_mutes = Table(
 Index("incident_mutes_user_id_idx", incident_mutes.c.user_id)
 
 _CONTACTS: Final = """
-SELECT u.id, u.email, u.timezone, p.document, EXISTS (
-    SELECT FROM chat_destinations c WHERE c.user_id = u.id AND c.status = 'active'
+SELECT w.organization_id, u.id AS user_id, u.email, u.timezone, p.document, EXISTS (
+    SELECT FROM chat_destinations c
+    WHERE c.organization_id = w.organization_id AND c.user_id = u.id AND c.status = 'active'
 ) AS has_chat
-FROM users u LEFT JOIN notification_preferences p ON p.user_id = u.id
-WHERE u.id = ANY(%(users)s::bigint[])
+FROM unnest(%(organizations)s::bigint[], %(users)s::bigint[]) AS w(organization_id, user_id)
+JOIN users u ON u.id = w.user_id
+LEFT JOIN notification_preferences p ON p.user_id = u.id
 """
 
 _MUTES: Final = """
@@ -48,10 +51,12 @@ WHERE incident_id = ANY(%(ids)s::bigint[]) AND (until IS NULL OR until > clock_t
 """
 
 
-def load_contacts(connection: Connection, users: Collection[int]) -> dict[int, Contact]:
-    """Return what decides about messages to each user, by id."""
-    rows = connection.exec_driver_sql(_CONTACTS, {"users": list(users)})
-    return {row.id: contact_from_row(row) for row in rows}
+def load_contacts(connection: Connection, memberships: Collection[Membership]) -> dict[Membership, Contact]:
+    """Return what decides about messages to each user from each organization. Destinations belong to organizations."""
+    wanted = list(memberships)
+    parameters = {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]}
+    rows = connection.exec_driver_sql(_CONTACTS, parameters)
+    return {(row.organization_id, row.user_id): contact_from_row(row) for row in rows}
 
 
 def load_mutes(connection: Connection, incidents: Collection[int]) -> set[tuple[int, int]]:

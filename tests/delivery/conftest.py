@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_comment, a_member, a_project, a_team, an_incident, an_organization
 from tests.conftest import Database
+from tests.delivery.node_packages import NodePackages
 from workers.notify.notifier import Notifier
 
 
@@ -87,6 +88,12 @@ def a_scene(connection: Connection, engine: Engine, *, open_membership: bool = T
 def scene(database: Database) -> Scene:
     with database.engine.begin() as connection:
         return a_scene(connection, database.engine)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> NodePackages:
+    """Packages for Node that read what tocsin sends."""
+    return NodePackages(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from workers.deliver.channel import (
+    ActivityDetails,
     AttemptResult,
     ClaimedDelivery,
     Outgoing,
@@ -38,13 +39,17 @@ class FakeChannel:
     retry_delays_seconds: Sequence[float] = (0.0, 0.0, 0.0)
     deadline_seconds: float = 20.0
     concurrency_per_target: int = 4
+    shows_activities: bool = False
     sent: list[ClaimedDelivery] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     in_flight: Counter[str] = field(default_factory=Counter)
     most_in_flight: Counter[str] = field(default_factory=Counter)
 
     async def prepare(
-        self, connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]
+        self,
+        connection: AsyncConnection,
+        claimed: Sequence[ClaimedDelivery],
+        activities: Mapping[int, ActivityDetails],
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         await connection.exec_driver_sql("SELECT 1")
         prepared: dict[UUID, Outgoing | Withheld | Postponed] = {}

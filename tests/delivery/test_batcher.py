@@ -33,6 +33,25 @@ def test_what_arrives_while_a_batch_is_written_is_the_next_batch() -> None:
     assert batches == [[1], [2, 3], [4]]
 
 
+def test_items_are_collected_for_a_pause() -> None:
+    batches: list[list[int]] = []
+
+    async def write(batch: Sequence[int]) -> None:
+        batches.append(list(batch))
+
+    async def later(batcher: Batcher[int], item: int) -> None:
+        await asyncio.sleep(0)
+        await batcher.submit(item)
+
+    async def run() -> None:
+        batcher = Batcher(write, pause_seconds=0.1)
+        await asyncio.gather(batcher.submit(1), later(batcher, 2), batcher.submit(3))
+
+    asyncio.run(run())
+
+    assert batches == [[1, 3, 2]]
+
+
 def test_a_batch_is_not_larger_than_the_limit() -> None:
     sizes: list[int] = []
 

@@ -216,6 +216,48 @@ def test_if_the_first_of_merged_deliveries_is_withheld_the_others_are_sent(scene
     assert state_of(scene, first) == DeliveryState.CANCELLED
 
 
+@pytest.mark.parametrize("shows_activities", [True, False])
+def test_a_message_about_a_deleted_comment_is_cancelled_before_its_channel_sees_it(
+    scene: Scene, shows_activities: bool
+) -> None:
+    seen: list[UUID] = []
+    deleted, other = add_delivery(scene), add_delivery(scene)
+    delete_comment(scene, deleted)
+    channel = FakeChannel(shows_activities=shows_activities, on_prepare=lambda each: seen.append(each.id))
+
+    with delivering(scene, channel):
+        eventually(lambda: DeliveryState.PENDING not in {state_of(scene, deleted), state_of(scene, other)})
+
+    assert state_of(scene, other) == DeliveryState.DELIVERED
+    # A channel that sends events as they were published sends this one, too.
+    if shows_activities:
+        assert decision_of(scene, deleted) == (DecisionOutcome.SUPPRESSED, "deleted", "")
+        assert (state_of(scene, deleted), seen) == (DeliveryState.CANCELLED, [other])
+    else:
+        assert (state_of(scene, deleted), set(seen)) == (DeliveryState.DELIVERED, {deleted, other})
+
+
+def test_the_news_that_a_comment_was_deleted_is_sent(scene: Scene) -> None:
+    delivery = add_delivery(scene, event_type="incident.comment_deleted")
+    delete_comment(scene, delivery)
+
+    with delivering(scene, FakeChannel(shows_activities=True)):
+        eventually(lambda: state_of(scene, delivery) == DeliveryState.DELIVERED)
+
+
+def test_a_merged_message_is_rendered_again_without_a_deleted_comment(scene: Scene) -> None:
+    ana = add_person(scene)
+    first, second = (add_delivery(scene, user=ana, is_merged=True, body=b"with both") for _ in range(2))
+    delete_comment(scene, first)
+    channel = FakeChannel(shows_activities=True)
+
+    with delivering(scene, channel):
+        eventually(lambda: state_of(scene, second) == DeliveryState.DELIVERED)
+
+    assert [[each.id for each in delivery.merged] for delivery in channel.sent] == [[second]]
+    assert channel.bodies == [b"rendered for 1"]
+
+
 def test_a_target_that_hangs_holds_only_its_own_share(scene: Scene) -> None:
     hanging = target_key("email", 1)
     for _ in range(2 * SLOTS):
@@ -461,6 +503,15 @@ def add_delivery(scene: Scene, *, user: int | None = None, due_at: datetime = PA
         )
         insert_decisions(connection, [decision], "")
     return id_
+
+
+def delete_comment(scene: Scene, delivery: UUID) -> None:
+    """Delete the comment that a delivery is about."""
+    with scene.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "DELETE FROM incident_activities a USING deliveries d WHERE a.id = d.activity_id AND d.id = %(id)s",
+            {"id": delivery},
+        )
 
 
 def key_of(scene: Scene) -> str:

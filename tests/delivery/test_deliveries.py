@@ -17,7 +17,16 @@ from models.notifications.preferences import STORM_BUDGET, Mode
 from models.notifications.stored_preferences import incident_mutes, notification_preferences
 from tasks.events import CommentDeleted, CommentEdited, Mentioned
 from tasks.settings import DEFAULT_NOTIFY_WINDOW
-from tests.builders import NOW, a_comment, a_member, a_subscription, an_event, an_incident
+from tests.builders import (
+    NOW,
+    a_chat_destination,
+    a_comment,
+    a_member,
+    a_subscription,
+    an_event,
+    an_incident,
+    an_organization,
+)
 from tests.delivery.conftest import Scene
 from workers.notify import deliveries as planned_deliveries
 
@@ -104,6 +113,21 @@ def test_a_person_without_an_e_mail_address_gets_only_an_inbox_item(scene: Scene
     assert scene.notified() == {ana: "mention"}
     assert scene.decisions("email") == {ana: ("suppressed", "no_address")}
     assert delivered(scene) == []
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_chat_messages_come_from_organizations_in_which_the_person_has_a_destination(
+    scene: Scene, is_here: bool
+) -> None:
+    ana = a_person(scene, {"channels": {"mention": {"chat": "instant"}}})
+    with scene.engine.begin() as connection:
+        a_chat_destination(connection, scene.organization if is_here else an_organization(connection), user_id=ana)
+    scene.post_comment(mentioning=[ana])
+
+    scene.plan(SOON)
+
+    assert scene.decisions("chat") == ({ana: ("pending", "instant")} if is_here else {})
+    assert [row.channel for row in delivered(scene)] == (["email", "chat"] if is_here else ["email"])
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,9 +26,10 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.events import IncidentOpened, Seen
 from tests.builders import a_member, a_webhook, a_webhook_delivery, an_event, an_organization
 from tests.delivery.conftest import Scene
-from tests.delivery.node_verifier import NodeVerifier
+from tests.delivery.node_packages import NodePackages
 from tests.delivery.webhook_receiver import Receiver, a_channel, answering, receiving
 from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Withheld
+from workers.deliver.prepare import prepare
 from workers.notify.destinations import DESTINATIONS
 from workers.notify.notifier import EVENTS_PER_SUBJECT
 
@@ -78,7 +77,7 @@ class Sending:
                     .order_by(deliveries.c.id)
                 )
                 claimed = [ClaimedDelivery(*row) for row in rows]
-                prepared = await channel.prepare(connection, claimed)
+                prepared = await prepare(connection, channel, claimed)
                 for delivery in claimed:
                     results[delivery.id] = outcome = prepared[delivery.id]
                     if isinstance(outcome, Outgoing):
@@ -94,15 +93,6 @@ class Sending:
 def sending(scene: Scene) -> Iterator[Sending]:
     with receiving() as receiver:
         yield Sending(scene, receiver)
-
-
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> NodeVerifier:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        if "CI" in os.environ:
-            pytest.fail("node and npm are not installed here: install them, as .ci/run does")
-        pytest.skip("Node is not installed here")
-    return NodeVerifier(tmp_path_factory.mktemp("node"))
 
 
 def rows_to_webhooks(scene: Scene) -> list[Row[Any]]:
@@ -225,7 +215,7 @@ def event_of(organization: int) -> NewEvent:
 # --- sending ---------------------------------------------------------------------------------------------------
 
 
-def test_a_planned_event_is_verified_by_the_packages_for_python_and_node(sending: Sending, node: NodeVerifier) -> None:
+def test_a_planned_event_is_verified_by_the_packages_for_python_and_node(sending: Sending, node: NodePackages) -> None:
     secret = new_secret()
     sending.a_webhook("*", secret=secret)
     sending.scene.post_comment(text="Größe \U0001f600 <b> \u2028 1e2")
@@ -243,7 +233,7 @@ def test_a_planned_event_is_verified_by_the_packages_for_python_and_node(sending
     assert node.verify(request, new_secret()) == "No matching signature found"
 
 
-def test_while_a_secret_is_rotated_receivers_with_either_secret_verify(sending: Sending, node: NodeVerifier) -> None:
+def test_while_a_secret_is_rotated_receivers_with_either_secret_verify(sending: Sending, node: NodePackages) -> None:
     new, old = new_secret(), new_secret()
     webhook = sending.a_webhook(
         "*", secret=new, previous_secret=BOX.encrypt(old), previous_secret_until=datetime.now(UTC) + timedelta(hours=1)
@@ -262,7 +252,7 @@ def test_while_a_secret_is_rotated_receivers_with_either_secret_verify(sending: 
     assert node.verify(afterwards, old) == "No matching signature found"
 
 
-def test_a_body_that_json_would_change_is_sent_again_byte_for_byte(sending: Sending, node: NodeVerifier) -> None:
+def test_a_body_that_json_would_change_is_sent_again_byte_for_byte(sending: Sending, node: NodePackages) -> None:
     body = b'{"b": 1e2, "a": "\xc3\x84 \\u00e4", "b": 100,  "c": "\\u0000"}'
     secret = new_secret()
     webhook = sending.a_webhook("*", secret=secret)
@@ -276,7 +266,7 @@ def test_a_body_that_json_would_change_is_sent_again_byte_for_byte(sending: Send
     assert [node.verify(each, secret) for each in sending.receiver.requests] == ["verified", "verified"]
 
 
-def test_a_session_in_another_time_zone_signs_the_same_instant(sending: Sending, node: NodeVerifier) -> None:
+def test_a_session_in_another_time_zone_signs_the_same_instant(sending: Sending, node: NodePackages) -> None:
     secret = new_secret()
     sending.a_webhook("*", secret=secret)
     sending.scene.post_comment()

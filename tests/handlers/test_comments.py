@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
+from models import base
 from models.incidents.incident import incidents
 from tasks.commands.comments import PostComment
-from tests.builders import a_team, a_user
+from tests.builders import a_member, a_team, a_user
 from tests.handlers.acme import Acme, versions
 from tests.harness import Harness
 
@@ -209,6 +210,35 @@ def test_names_in_the_text_are_not_mentions(harness: Harness, acme: Acme) -> Non
     harness.execute(comment("@ana user:12 ana@x.test #t1 **ben**"), **acme.by("mem"))
 
     assert harness.subscribers() == {11: "commented"}
+
+
+def test_a_large_team_is_subscribed_with_several_statements(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One statement for everybody would exceed the time that a statement may take.
+    monkeypatch.setattr(base, "ROWS_PER_STATEMENT", 3)
+    with harness.engine.begin() as connection:
+        people = [a_member(connection, acme.organizations["acme"], teams=[21]) for _ in range(6)]
+        connection.exec_driver_sql(_COUNT_ROWS)
+
+    status, _ = harness.execute(comment("Help", "team:21"), **acme.by("mem"))
+
+    assert status == 201
+    assert harness.subscribers() == {11: "commented", **dict.fromkeys([12, 13, *people], "team_mention")}
+    with harness.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT rows FROM statements ORDER BY id").scalars().all() == [3, 3, 3]
+
+
+_COUNT_ROWS = """
+CREATE TABLE statements (id bigserial, rows bigint);
+CREATE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO statements (rows) SELECT count(*) FROM written;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_rows AFTER INSERT ON incident_subscriptions REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION count_rows();
+"""
 
 
 def test_a_mentioned_team_subscribes_its_active_members(harness: Harness, acme: Acme) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from models.directory.tables import organizations, projects
 from models.incidents.incident import incidents
 from models.notifications.preferences import STORM_BUDGET
-from tests.builders import a_subscription
+from tests.builders import a_chat_destination, a_subscription
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
 from tests.http.pages import pages
@@ -147,6 +147,16 @@ def test_the_preview_shows_who_has_muted_the_incident(
     assert channels(gateway, "ana", "ana") == [
         {"channel": "email", "outcome": "suppressed", "rule": "muted", "at": None}
     ]
+
+
+@pytest.mark.parametrize(("slug", "expected"), [("acme", ["email", "chat"]), ("closed", ["email"])])
+def test_the_preview_knows_the_organization_of_a_chat_destination(
+    gateway: Gateway, acme: Acme, ledger: Engine, slug: str, expected: list[str]
+) -> None:
+    with ledger.begin() as connection:
+        a_chat_destination(connection, acme.organizations[slug], user_id=12)
+
+    assert [each["channel"] for each in channels(gateway, "ana", "ana")] == expected
 
 
 def test_the_preview_counts_the_messages_of_the_last_hour(gateway: Gateway, acme: Acme, ledger: Engine) -> None:

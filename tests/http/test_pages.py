@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from structlog.testing import capture_logs
 
+from gateway.pages.incident import TIMELINE_ENTRIES
 from gateway.pages.sessions import COOKIE, Session, Sessions
 from gateway.settings import GatewaySettings
 from models.directory.importer import import_directory
@@ -21,11 +24,12 @@ from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import commands
 from models.notifications.notification import notifications
+from models.notifications.stored_preferences import incident_mutes
 from models.notifications.tickets import MAX_AGE_SECONDS, TicketKind, Tickets
 from tests.builders import a_comment
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.http.browser_session import Browser
+from tests.http.browser_session import Browser, Document
 from tests.http.gateway_server import COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier
@@ -306,7 +310,7 @@ def test_access_lost_between_the_form_and_its_application_is_refused_by_the_work
 def test_the_page_shows_the_incident_with_its_timeline(
     opened: Browser, ledger: Engine, incident: int, named_first: None, busy_worker: Worker, gateway: Gateway
 ) -> None:
-    gateway.post(COMMENTS, {"comment": "Disk is full.\nSee https://wiki.x.test/disks?a=1&b=2."}, by="dev-ana")
+    gateway.post(COMMENTS, {"comment": "Disk is **full**.\nSee https://wiki.x.test/disks?a=1&b=2."}, by="dev-ana")
     with gateway.client("dev-ana") as ana:
         ana.put("/api/0/organizations/acme/incidents/1/", json={"status": 2, "comment": "Disk replaced."})
 
@@ -316,12 +320,12 @@ def test_the_page_shows_the_incident_with_its_timeline(
     assert "#1" in document.text
     assert "p1" in document.text
     assert "Resolved" in document.text
-    assert "Disk is full.\nSee https://wiki.x.test/disks?a=1&b=2." in document.text
+    assert "Disk is full." in document.text
+    assert "See https://wiki.x.test/disks?a=1&b=2." in document.text
+    assert "<strong>full</strong>" in opened.response.text
     assert "changed the status from Open to Resolved" in document.text
     assert document.text.index("Disk replaced.") < document.text.index("Disk is full.")
-    assert {"href": "https://wiki.x.test/disks?a=1&b=2", "rel": "nofollow noopener noreferrer"} in document.attributes(
-        "a"
-    )
+    assert {"href": "https://wiki.x.test/disks?a=1&b=2", "rel": "noopener noreferrer"} in document.attributes("a")
     assert not [form for form in document.forms if form.value("action") == "close"]
 
 
@@ -338,21 +342,77 @@ def test_what_people_write_is_shown_and_never_interpreted(opened: Browser, ledge
     assert "<b>bold</b>" in document.text
     assert "<i>Ana</i>" in document.text
     assert [each["href"] for each in document.attributes("a") if (each["href"] or "").startswith("http")] == [
-        "https://x.test/"
+        "https://x.test/%22onmouseover=%22alert(1)"
     ]
     assert not [tag for tag, attributes in document.elements if tag == "script" or "onmouseover" in attributes]
 
 
-def test_only_the_latest_entries_are_shown(opened: Browser, ledger: Engine, incident: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("**bold** and `code`", "<strong>bold</strong> and <code>code</code>"),
+        ("| a |\n|--:|\n| 1 |", '<td align="right">1</td>'),
+        ("[ours](https://x.test/)", "(https://x.test/)"),
+        ("List<String> x\n---", "List&lt;String&gt; x"),
+    ],
+)
+def test_comments_are_shown_as_in_mails(opened: Browser, ledger: Engine, incident: int, text: str, shown: str) -> None:
     with ledger.begin() as connection:
-        for number in range(101):
-            a_comment(connection, incident, by=ANA, text=f"comment {number:03}")
+        a_comment(connection, incident, by=ANA, text=text)
 
     document = opened.open(PAGE)
 
-    assert "latest 100 entries" in document.text
-    assert "comment 100" in document.text
-    assert "comment 000" not in document.text
+    assert shown in opened.response.text
+    assert not [tag for tag, attributes in document.elements if tag == "style" or "style" in attributes]
+
+
+def test_links_lead_to_older_activity_and_back(opened: Browser, ledger: Engine, incident: int) -> None:
+    with ledger.begin() as connection:
+        for number in range(2 * TIMELINE_ENTRIES + 1):
+            a_comment(connection, incident, by=ANA, text=f"comment {number:03}")
+    document = opened.open(PAGE)
+    seen = [re.findall(r"comment \d{3}", document.text)]
+    while older := [href for href in _hrefs(document) if href.startswith(f"{PAGE}?cursor=")]:
+        document = opened.open(older[0])
+        seen.append(re.findall(r"comment \d{3}", document.text))
+
+    assert [len(each) for each in seen] == [TIMELINE_ENTRIES, TIMELINE_ENTRIES, 1]
+    assert [each for page in seen for each in page] == [
+        f"comment {number:03}" for number in reversed(range(2 * TIMELINE_ENTRIES + 1))
+    ]
+    assert PAGE in _hrefs(document)
+
+
+def test_a_cursor_that_cannot_be_read_is_refused_with_a_page(opened: Browser) -> None:
+    opened.open(f"{PAGE}?cursor=x")
+
+    assert opened.response.status_code == 400
+
+
+def _hrefs(document: Document) -> list[str]:
+    return [each["href"] or "" for each in document.attributes("a")]
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown", "named"),
+    [
+        ("Europe/Berlin", "23 Nov 2026, 11:00 CET", "Europe/Berlin"),
+        ("America/Sao_Paulo", "23 Nov 2026, 07:00 UTC-03", "America/Sao_Paulo"),
+        ("Nowhere/Else", "23 Nov 2026, 10:00 UTC", "UTC"),
+    ],
+)
+def test_times_are_in_the_readers_time_zone(
+    opened: Browser, ledger: Engine, incident: int, zone: str, shown: str, named: str
+) -> None:
+    with ledger.begin() as connection:
+        connection.execute(update(users).where(users.c.id == MEM).values(timezone=zone))
+        a_comment(connection, incident, by=ANA)
+
+    document = opened.open(PAGE)
+
+    assert shown in document.text
+    assert f"Times are in {named}." in document.text
+    assert {"datetime": "2026-11-23T10:00:00+00:00"} in document.attributes("time")
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
@@ -710,13 +770,42 @@ def test_no_ticket_is_in_the_logs(gateway: Gateway, ticket: str, tickets: Ticket
     assert unsubscribing not in text
 
 
-def test_muting_and_unmuting_is_one_form_each(opened: Browser, ledger: Engine, busy_worker: Worker) -> None:
+def test_the_page_offers_to_mute_or_to_unmute(opened: Browser, ledger: Engine, busy_worker: Worker) -> None:
+    before = opened.document
     muted = opened.act("mute", hours="8")
     unmuted = opened.act("unmute")
 
     assert "The incident is muted for you." in muted.text
     assert "no longer muted" in unmuted.text
+    assert [_muting(each) for each in (before, muted, unmuted)] == [["mute"], ["unmute"], ["mute"]]
     assert _commands(ledger) == [("incident.mute", "applied"), ("incident.unmute", "applied")]
+
+
+@pytest.mark.parametrize(
+    ("until", "form", "shown"),
+    [
+        (None, "unmute", "until you unmute it."),
+        (datetime(2099, 1, 2, 3, 4, tzinfo=UTC), "unmute", "until 2 Jan 2099, 03:04 UTC."),
+        (datetime(2020, 1, 2, 3, 4, tzinfo=UTC), "mute", None),
+    ],
+)
+def test_the_page_says_until_when_the_incident_is_muted(
+    opened: Browser, ledger: Engine, incident: int, until: datetime | None, form: str, shown: str | None
+) -> None:
+    with ledger.begin() as connection:
+        connection.execute(insert(incident_mutes).values(incident_id=incident, user_id=MEM, until=until))
+        # Another person's mute is not shown.
+        connection.execute(insert(incident_mutes).values(incident_id=incident, user_id=ANA))
+
+    document = opened.open(PAGE)
+
+    assert _muting(document) == [form]
+    sentence = re.search(r"You get no messages about this incident (.*)", document.text)
+    assert (sentence and sentence[1]) == shown
+
+
+def _muting(document: Document) -> list[str]:
+    return [action for each in document.forms if (action := each.value("action")) in ("mute", "unmute")]
 
 
 def test_pages_answer_other_methods(gateway: Gateway, ticket: str) -> None:

@@ -24,6 +24,7 @@ SECRET = "a secret for the tests"
 MEM, ANA = 11, 12
 PAGE = "/organizations/acme/alerts/1/"
 LONG_WORD = "x" * 200
+TABLE = f"| {LONG_WORD} | b |\n|--:|:-:|\n| 1 | 2 |\n\n```sh\n{LONG_WORD}\n```"
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_no_page_is_wider_than_the_screen_or_breaks_its_policy(
 ) -> None:
     with ledger.begin() as connection:
         connection.execute(update(incidents).values(title=f"Disk {LONG_WORD}"))
-        a_comment(connection, incident, by=ANA, text=f"https://x.test/{LONG_WORD}\n{LONG_WORD}")
+        a_comment(connection, incident, by=ANA, text=f"https://x.test/{LONG_WORD}\n{LONG_WORD}\n\n{TABLE}")
     with open_tab(chromium, size, scheme=scheme) as tab:
         overflows = {}
         for address in (link, f"{gateway.url}/", f"{gateway.url}/login/", f"{gateway.url}/unsubscribe/x/"):

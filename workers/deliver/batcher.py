@@ -13,11 +13,12 @@ T = TypeVar("T")
 
 
 class Batcher(Generic[T]):
-    """Writes items in batches. What arrives while a batch is being written is the next batch, so nobody waits idly."""
+    """Writes items in batches. What arrives while a batch is being written belongs to the next one."""
 
-    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
-        """Set up the batcher. ``write`` writes a batch."""
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]], *, pause_seconds: float = 0.0) -> None:
+        """Set up the batcher. ``write`` writes a batch, for which items are collected for ``pause_seconds``."""
         self._write = write
+        self._pause_seconds = pause_seconds
         self._waiting: list[tuple[T, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -41,6 +42,8 @@ class Batcher(Generic[T]):
 
     async def _run(self) -> None:
         while self._waiting:
+            if len(self._waiting) < MOST:
+                await asyncio.sleep(self._pause_seconds)
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             error: Exception | None = None
             try:

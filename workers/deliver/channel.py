@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.enums import ActivityType
 from models.notifications.delivery import DeliveryState
 
 
@@ -50,6 +51,21 @@ class ClaimedDelivery(NamedTuple):
     body: bytes | None
     date_created: datetime
     merged: tuple[ClaimedDelivery, ...] = ()
+
+    @property
+    def contents(self) -> tuple[ClaimedDelivery, ...]:
+        """The deliveries in the message: :attr:`merged`, or this one alone."""
+        return self.merged or (self,)
+
+
+class ActivityDetails(NamedTuple):
+    """An activity as it is now, after all edits. ``actor`` is the name of the person who acted, if one did."""
+
+    type: ActivityType
+    actor: str | None
+    value: str | None
+    previous_value: str | None
+    comment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +134,26 @@ class Channel(Protocol):
 
     ``retry_delays_seconds`` are the pauses after the 1st, 2nd, … failed attempt; after the last one, the delivery is
     dead. ``deadline_seconds`` limits :meth:`send` as a whole. ``concurrency_per_target`` limits how many messages are
-    sent to one target at the same time.
+    sent to one target at the same time. ``shows_activities`` tells that messages show comments and status changes as
+    they are when they are sent, and not events as they were published: deliveries about deleted comments are cancelled.
     """
 
     name: str
+    shows_activities: bool
     retry_delays_seconds: Sequence[float]
     deadline_seconds: float
     concurrency_per_target: int
 
     async def prepare(
-        self, connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]
+        self,
+        connection: AsyncConnection,
+        claimed: Sequence[ClaimedDelivery],
+        activities: Mapping[int, ActivityDetails],
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         """Return what to do with each claimed delivery, by id: repeat the checks, and render the message.
+
+        ``activities`` holds what the deliveries are about, by id, if the channel shows it. The connection commits each
+        statement by itself.
 
         A delivery with a ``body`` has been rendered before, and sends it again. For merged deliveries, the result names
         those of :attr:`ClaimedDelivery.merged` that are withheld or postponed, and has the message under the id of the

@@ -51,38 +51,23 @@ async def record(
 
     The others were taken over meanwhile, and are left to whoever has them now.
     """
-    rows = (await connection.exec_driver_sql(_UPDATE, _update_parameters(process, updates))).all()
-    recorded = {row.id for row in rows}
-    kept = [each for each in attempts if each.delivery.id in recorded]
-    if kept:
-        await connection.exec_driver_sql(
-            _INSERT_ATTEMPTS,
-            {
-                "ids": [each.delivery.id for each in kept],
-                "numbers": [each.delivery.attempts + 1 for each in kept],
-                "times": [each.at for each in kept],
-                "statuses": [each.result.status for each in kept],
-                "durations": [each.duration_ms for each in kept],
-                "errors": [_cut(each.result.error) for each in kept],
-            },
-        )
-    if recorded:
-        decided = [each for each in updates if each.id in recorded]
-        await connection.exec_driver_sql(
-            _UPDATE_DECISIONS,
-            {
-                "ids": [each.id for each in decided],
-                "outcomes": [_outcome(each).value for each in decided],
-                "rules": [each.rule for each in decided],
-                "details": [_cut(each.detail) for each in decided],
-            },
-        )
-    return recorded
+    parameters = _update_parameters(updates) | _attempt_parameters(list(attempts)) | {"process": process}
+    return {row.id for row in await connection.exec_driver_sql(_RECORD, parameters)}
 
 
-def _update_parameters(process: UUID, updates: Sequence[Update]) -> dict[str, object]:
+def _attempt_parameters(attempts: Sequence[Attempt]) -> dict[str, object]:
     return {
-        "process": process,
+        "attempted": [each.delivery.id for each in attempts],
+        "numbers": [each.delivery.attempts + 1 for each in attempts],
+        "times": [each.at for each in attempts],
+        "statuses": [each.result.status for each in attempts],
+        "durations": [each.duration_ms for each in attempts],
+        "errors": [_cut(each.result.error) for each in attempts],
+    }
+
+
+def _update_parameters(updates: Sequence[Update]) -> dict[str, object]:
+    return {
         "ids": [each.id for each in updates],
         "states": [each.state.value for each in updates],
         "attempts": [each.attempts for each in updates],
@@ -90,7 +75,9 @@ def _update_parameters(process: UUID, updates: Sequence[Update]) -> dict[str, ob
         "merged": [each.is_merged for each in updates],
         "merged_into": [each.merged_into for each in updates],
         "bodies": [each.body for each in updates],
-        "details": [_cut(each.detail) or each.rule for each in updates],
+        "outcomes": [_outcome(each).value for each in updates],
+        "rules": [each.rule for each in updates],
+        "details": [_cut(each.detail) or "" for each in updates],
     }
 
 
@@ -114,30 +101,33 @@ _OUTCOMES: Final = {
 }
 """The outcome in a person's decision, by the delivery's state."""
 
-_UPDATE: Final = f"""
-UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = coalesce(u.due_at, d.due_at),
-    is_merged = u.is_merged, merged_into = u.merged_into, body = coalesce(u.body, d.body), detail = u.detail,
-    finished_at = CASE WHEN u.state <> '{DeliveryState.PENDING}' THEN clock_timestamp() END,
-    claimed_by = NULL, claimed_at = NULL
-FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(attempts)s::smallint[], %(due)s::timestamptz[],
-    %(merged)s::boolean[], %(merged_into)s::uuid[], %(bodies)s::bytea[], %(details)s::text[])
-    AS u(id, state, attempts, due_at, is_merged, merged_into, body, detail)
-WHERE d.id = u.id AND d.claimed_by = %(process)s
-RETURNING d.id
+# One statement, because a round trip takes as long as what it does for a few rows. A decision without a rule keeps its
+# own; a delivery without a detail says by which rule it ended.
+_RECORD: Final = f"""
+WITH updates AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(attempts)s::smallint[], %(due)s::timestamptz[],
+        %(merged)s::boolean[], %(merged_into)s::uuid[], %(bodies)s::bytea[], %(outcomes)s::text[], %(rules)s::text[],
+        %(details)s::text[])
+        AS u(id, state, attempts, due_at, is_merged, merged_into, body, outcome, rule, detail)
+), recorded AS (
+    UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = coalesce(u.due_at, d.due_at),
+        is_merged = u.is_merged, merged_into = u.merged_into, body = coalesce(u.body, d.body),
+        detail = coalesce(nullif(u.detail, ''), u.rule),
+        finished_at = CASE WHEN u.state <> '{DeliveryState.PENDING}' THEN clock_timestamp() END,
+        claimed_by = NULL, claimed_at = NULL
+    FROM updates u WHERE d.id = u.id AND d.claimed_by = %(process)s
+    RETURNING d.id, d.activity_id, d.user_id, d.channel, u.outcome, u.rule, u.detail AS reason
+), attempted AS (
+    INSERT INTO delivery_attempts (delivery_id, number, at, status, duration_ms, error)
+    SELECT a.* FROM unnest(%(attempted)s::uuid[], %(numbers)s::smallint[], %(times)s::timestamptz[],
+        %(statuses)s::smallint[], %(durations)s::int[], %(errors)s::text[])
+        AS a(delivery_id, number, at, status, duration_ms, error)
+    JOIN recorded r ON r.id = a.delivery_id
+    ON CONFLICT DO NOTHING
+), decided AS (
+    UPDATE notification_decisions n
+    SET outcome = r.outcome, rule = coalesce(r.rule, n.rule), detail = r.reason, at = clock_timestamp()
+    FROM recorded r WHERE n.activity_id = r.activity_id AND n.user_id = r.user_id AND n.channel = r.channel
+)
+SELECT id FROM recorded
 """  # noqa: S608 - our own columns
-
-_INSERT_ATTEMPTS: Final = """
-INSERT INTO delivery_attempts (delivery_id, number, at, status, duration_ms, error)
-SELECT * FROM unnest(%(ids)s::uuid[], %(numbers)s::smallint[], %(times)s::timestamptz[], %(statuses)s::smallint[],
-    %(durations)s::int[], %(errors)s::text[])
-ON CONFLICT DO NOTHING
-"""
-
-_UPDATE_DECISIONS: Final = """
-UPDATE notification_decisions n
-SET outcome = u.outcome, rule = coalesce(u.rule, n.rule), detail = coalesce(u.detail, ''), at = clock_timestamp()
-FROM unnest(%(ids)s::uuid[], %(outcomes)s::text[], %(rules)s::text[], %(details)s::text[])
-    AS u(id, outcome, rule, detail)
-JOIN deliveries d ON d.id = u.id
-WHERE n.activity_id = d.activity_id AND n.user_id = d.user_id AND n.channel = d.channel
-"""

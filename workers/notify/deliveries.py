@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from models.base import column_arrays, insert_statement, new_id
 from models.enums import DecisionOutcome
+from models.notifications.access import Membership
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState, deliveries, target_key
 from models.notifications.notification import NewDecision, insert_decisions
 from models.notifications.preferences import (
@@ -78,7 +79,7 @@ def plan_deliveries(
     """
     if not recipients:
         return 0
-    contacts = load_contacts(connection, {each.decided.user_id for each in recipients})
+    contacts = load_contacts(connection, {_membership(each) for each in recipients})
     sent = _load_recent(connection, contacts, now)
     messages = _schedule_all(recipients, contacts, sent, window, now)
     count = 0
@@ -101,7 +102,7 @@ def cancel_deliveries(connection: Connection, deleted: Sequence[int], *, most: i
 
 def _schedule_all(
     recipients: Sequence[MessageRecipient],
-    contacts: Mapping[int, Contact],
+    contacts: Mapping[Membership, Contact],
     sent: dict[tuple[int, str], int],
     window: timedelta,
     now: datetime,
@@ -109,8 +110,9 @@ def _schedule_all(
     """Yield the decision on each channel. Messages that are sent at once count in ``sent`` for the next ones."""
     for recipient in recipients:
         event, user = recipient.decided.event, recipient.decided.user_id
-        for channel in contacts[user].channels:
-            scheduled = contacts[user].schedule(
+        contact = contacts[_membership(recipient)]
+        for channel in contact.channels:
+            scheduled = contact.schedule(
                 _reason(recipient),
                 channel,
                 earliest=max(event.at + window, now),
@@ -150,6 +152,10 @@ def _delivery(message: _Message) -> _NewDelivery:
     )
 
 
+def _membership(recipient: MessageRecipient) -> Membership:
+    return recipient.decided.event.organization_id, recipient.decided.user_id
+
+
 def _reason(recipient: MessageRecipient) -> str:
     return str(recipient.decided.decision.rule)
 
@@ -172,8 +178,11 @@ def _decision(message: _Message) -> NewDecision:
 # --- queries ---------------------------------------------------------------------------------------------------------
 
 
-def _load_recent(connection: Connection, contacts: Mapping[int, Contact], now: datetime) -> dict[tuple[int, str], int]:
-    pairs = [(user, channel.value) for user, contact in contacts.items() for channel in contact.channels]
+def _load_recent(
+    connection: Connection, contacts: Mapping[Membership, Contact], now: datetime
+) -> dict[tuple[int, str], int]:
+    # The budget holds for a person, over all their organizations.
+    pairs = {(user, channel.value) for (_, user), contact in contacts.items() for channel in contact.channels}
     parameters = {
         "users": [user for user, _ in pairs],
         "channels": [channel for _, channel in pairs],

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,7 +33,7 @@ from models.notifications.network_guard import NetworkGuard
 from models.notifications.suppression import DELETED, NO_ACCESS
 from models.secrets import SecretBox
 from tasks.events import IncidentOpened
-from tests.builders import a_chat_destination, a_member, a_subscription, an_event
+from tests.builders import NOW, a_chat_destination, a_member, a_subscription, an_event
 from tests.delivery.chat.chat_server import ChatServer, chat_server
 from tests.delivery.conftest import Scene
 from tests.waiting import eventually
@@ -42,13 +41,12 @@ from workers.deliver.channel import ClaimedDelivery, Outgoing, Postponed, Withhe
 from workers.deliver.channels.chat.channel import ChatChannel
 from workers.deliver.channels.configured import make_channels
 from workers.deliver.deliverer import Deliverer
+from workers.deliver.prepare import prepare
 from workers.settings import WorkerSettings
 
 BOX = SecretBox(("0123456789abcdef",), URL_PURPOSE)
 URL = "mmosts://mm.example.org/3ccdd113474722377935511fc85d3dd4"
 PUBLIC_URL = "https://tocsin.example/base/"
-
-_activities = count(1_000_000)
 
 
 @dataclass
@@ -78,11 +76,22 @@ class Chat:
             connection.execute(insert(deliveries).values(values | facts))
         return id_
 
+    def _add_status_change(self) -> int:
+        with self.scene.engine.begin() as connection:
+            statement = insert(activities).values(
+                incident_id=self.scene.incident,
+                type=ActivityType.STATUS_CHANGE,
+                value=str(IncidentStatus.CRITICAL.value),
+                date_added=NOW,
+                notification_uuid=new_id(),
+            )
+            return int(connection.execute(statement.returning(activities.c.id)).scalar_one())
+
     def add_action(self, target: str) -> UUID:
         """Insert a delivery of an alert rule's action."""
         return self.add_delivery(
             incident_id=self.scene.incident,
-            activity_id=next(_activities),
+            activity_id=self._add_status_change(),
             rule_id=1,
             action_id=1,
             project_id=self.scene.project,
@@ -112,7 +121,7 @@ class Chat:
         engine = make_async_engine(url, application="test", pool_size=1, pool_timeout=5)
         try:
             async with engine.connect() as connection:
-                return dict(await self.channel.prepare(connection, claimed))
+                return dict(await prepare(connection, self.channel, claimed))
         finally:
             await engine.dispose()
 
@@ -362,9 +371,7 @@ def test_a_destination_that_asks_for_a_pause_is_left_alone(chat: Chat) -> None:
     chat.server.answer(429, {"Retry-After": "600"})
     chat.deliver()
 
-    second = chat.add_delivery(
-        incident_id=chat.scene.incident, activity_id=2, action_id=1, project_id=1, target="Ops", status=20
-    )
+    second = chat.add_action("Ops")
     postponed = chat.prepare(second)[second]
 
     assert isinstance(postponed, Postponed)

@@ -31,6 +31,7 @@ from tests.delivery.email.servers import Catcher
 from tests.delivery.email.test_dkim import a_key, dns_record, signer
 from workers.deliver.channel import Channel, ClaimedDelivery, Outgoing, Postponed, Verdict, Withheld
 from workers.deliver.channels.email.channel import EmailChannel, missing_settings
+from workers.deliver.prepare import prepare as prepare_deliveries
 from workers.settings import SmtpServer, WorkerSettings, parse_smtp_url
 
 T = TypeVar("T")
@@ -228,16 +229,6 @@ def test_an_unread_comment_is_mailed(scene: Scene, ana: int, database: Database)
     assert outgoing(prepare(database, delivery), delivery)
 
 
-def test_a_deleted_comment_is_not_mailed(scene: Scene, ana: int, database: Database) -> None:
-    deleted, retracted = a_delivery(scene, ana), a_delivery(scene, ana)
-    an_inbox_item(scene, retracted, retracted=True)
-    execute(scene, delete(activities).where(activities.c.id == deleted.activity_id))
-
-    prepared = prepare(database, deleted, retracted)
-
-    assert withheld(prepared, deleted) == withheld(prepared, retracted) == (CANCELLED, "deleted")
-
-
 def test_someone_who_unsubscribed_meanwhile_gets_no_mail_unless_mentioned(
     scene: Scene, ana: int, database: Database
 ) -> None:
@@ -359,7 +350,7 @@ def test_the_prepared_bytes_arrive_unchanged_and_signed(scene: Scene, ana: int, 
     async def scenario(connection: AsyncConnection) -> Outgoing:
         async with catcher.running(decode_data=False) as server:
             channel = a_channel(server, signer=signer(key))
-            message = outgoing(await channel.prepare(connection, [delivery]), delivery)
+            message = outgoing(await prepare_deliveries(connection, channel, [delivery]), delivery)
             result = await channel.send(delivery, message)
             await channel.close()
             assert result.verdict is Verdict.DELIVERED
@@ -574,7 +565,7 @@ def execute(scene: Scene, statement: Any) -> None:
 
 
 def prepare(database: Database, *deliveries: ClaimedDelivery) -> Prepared:
-    return with_connection(database, lambda connection: a_channel().prepare(connection, deliveries))
+    return with_connection(database, lambda connection: prepare_deliveries(connection, a_channel(), deliveries))
 
 
 def count_queries(database: Database, deliveries: list[ClaimedDelivery]) -> int:
@@ -585,7 +576,7 @@ def count_queries(database: Database, deliveries: list[ClaimedDelivery]) -> int:
         event.listen(
             connection.sync_connection, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
         )
-        await a_channel().prepare(connection, deliveries)
+        await prepare_deliveries(connection, a_channel(), deliveries)
 
     with_connection(database, scenario)
     return len(statements)

@@ -15,6 +15,7 @@ from models.enums import IncidentStatus
 from models.notifications.mailbox import make_mailbox
 from tests.delivery.email.mails import MAIL_ID, a_mail, an_update, incident_updates, raw_field
 from tests.delivery.email.readers import read_with_perl
+from tests.delivery.node_packages import NodePackages
 from workers.deliver.channels.email.message import message_id, render, status_action, thread_id
 from workers.deliver.channels.email.mime import quoted_printable
 
@@ -187,6 +188,20 @@ def test_an_html_part_loads_nothing_and_suits_light_and_dark() -> None:
     assert "prefers-color-scheme: dark" in html
     assert '<meta name="color-scheme" content="light dark">' in html
     assert '<meta name="viewport"' in html
+
+
+def test_node_finds_the_address_for_unsubscribing_and_the_thread(node: NodePackages) -> None:
+    url = "https://alerts.example.test/unsubscribe/" + "0123456789abcdef" * 50 + "/"
+    sender = make_mailbox("Tocsin", f"tocsin@{'long-name.' * 5}example.test")
+    mail = a_mail(incident_updates(unsubscribe_url=url), sender=sender, recipient=make_mailbox("Ä, B", "a@x.test"))
+
+    found = node.read_mail(render(mail))
+
+    # With encoded words, as the standard library writes long values, mailparser finds no URL.
+    assert found["list"]["unsubscribe"]["url"] == url
+    assert found["messageId"] == message_id(MAIL_ID, sender.domain)
+    assert found["inReplyTo"] == found["references"] == thread_id(3, 7, sender.domain)
+    assert found["to"] == [{"address": "a@x.test", "name": "Ä, B"}]
 
 
 def test_a_mail_about_several_incidents_groups_their_updates_and_belongs_to_no_thread() -> None:

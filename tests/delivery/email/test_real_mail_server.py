@@ -16,6 +16,7 @@ from tests.delivery.email.mails import ANA, MAIL_ID, SENDER, a_mail, an_update, 
 from tests.delivery.email.postfix import Postfix, running_postfix
 from tests.delivery.email.readers import Notmuch, dkim_verifies, read_with_perl
 from tests.delivery.email.test_dkim import a_key, dns_record, signer
+from tests.delivery.node_packages import NodePackages
 from workers.deliver.channel import AttemptResult, Verdict
 from workers.deliver.channels.email.message import IncidentUpdates, Mail, render
 from workers.deliver.channels.email.smtp import SmtpPool
@@ -42,7 +43,9 @@ def postfix(server: Postfix) -> Postfix:
     return server
 
 
-def test_mails_arrive_as_they_were_rendered_and_are_read_alike_by_two_programs(postfix: Postfix) -> None:
+def test_mails_arrive_as_they_were_rendered_and_are_read_alike_by_three_programs(
+    postfix: Postfix, node: NodePackages
+) -> None:
     comment = "Süd **voll**\n.\nFrom here\n\n    code\n\ndeploy.sh " + "ü" * 1500
     incident = incident_updates(an_update(comment), title="Überlauf =?utf-8?q?hi?=", unsubscribe_url=LONG_URL)
     message = render(a_mail(incident))
@@ -57,6 +60,11 @@ def test_mails_arrive_as_they_were_rendered_and_are_read_alike_by_two_programs(p
     assert by_perl["headers"]["subject"] == "Activity on Alert Überlauf =?utf-8?q?hi?= (#7)"
     assert by_perl["headers"]["list-unsubscribe"] == f"<{LONG_URL}>"
     assert comment in by_perl["parts"]["text/plain"].replace("\r\n", "\n")
+    by_node = node.read_mail(received)
+    assert by_node["subject"] == "Activity on Alert Überlauf =?utf-8?q?hi?= (#7)"
+    assert by_node["list"]["unsubscribe"]["url"] == LONG_URL
+    assert comment in by_node["text"].replace("\r\n", "\n")
+    assert "<strong>voll</strong>" in by_node["html"]
     [[mail]] = Notmuch(postfix.maildir("ana")).threads()
     assert mail["headers"]["Subject"] == "Activity on Alert Überlauf =?utf-8?q?hi?= (#7)"
     assert mail["headers"]["From"] == "tocsin@example.test"

@@ -31,7 +31,15 @@ from models.notifications.webhook import (
     webhooks,
 )
 from models.secrets import SecretBox, UnreadableSecret
-from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Verdict, Withheld
+from workers.deliver.channel import (
+    ActivityDetails,
+    AttemptResult,
+    ClaimedDelivery,
+    Outgoing,
+    Postponed,
+    Verdict,
+    Withheld,
+)
 from workers.deliver.disabled import announce_disabled
 from workers.deliver.http_sender import TOTAL_SECONDS, HttpSender, SendingFailed
 
@@ -79,6 +87,8 @@ class WebhookChannel:
     # The sender's own limit ends first, and says so.
     deadline_seconds: float = TOTAL_SECONDS + 1
     concurrency_per_target: int = 4
+    # Subscribers get every event, as it was published.
+    shows_activities: bool = False
 
     def __init__(self, box: SecretBox | None, sender: HttpSender) -> None:
         """Set up the channel. ``box`` decrypts the secrets; it is ``None`` without ``TOCSIN_SECRET``."""
@@ -86,7 +96,10 @@ class WebhookChannel:
         self._sender = sender
 
     async def prepare(
-        self, connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]
+        self,
+        connection: AsyncConnection,
+        claimed: Sequence[ClaimedDelivery],
+        activities: Mapping[int, ActivityDetails],  # noqa: ARG002 - the interface
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         """Return each delivery's message, unless its webhook was deleted or disabled.
 

@@ -22,7 +22,7 @@ from apprise.result import AppriseResult, AppriseResultStatus
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.enums import ActivityType, Channel, DestinationStatus, IncidentStatus, NotificationReason
+from models.enums import ActivityType, Channel, DestinationStatus, IncidentStatus
 from models.notifications.chat_destination import (
     DESTINATION_DISABLED,
     DESTINATION_PAUSED,
@@ -45,11 +45,18 @@ from models.notifications.chat_url import (
 )
 from models.notifications.delivery import DeliveryState
 from models.notifications.network_guard import NetworkGuard
-from models.notifications.suppression import DELETED, NO_ACCESS, READ, UNSUBSCRIBED
-from models.policy import may_read
+from models.notifications.suppression import DELETED
 from models.secrets import SecretBox, UnreadableSecret
-from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Verdict, Withheld
-from workers.deliver.channels.chat.facts import Facts, load_facts
+from workers.deliver.channel import (
+    ActivityDetails,
+    AttemptResult,
+    ClaimedDelivery,
+    Outgoing,
+    Postponed,
+    Verdict,
+    Withheld,
+)
+from workers.deliver.channels.chat.facts import ChatFacts, load_chat_facts
 from workers.deliver.channels.chat.guarded_http import TOTAL_SECONDS, Resolve, Sending, install, sending
 from workers.deliver.channels.chat.text import (
     IncidentInText,
@@ -63,6 +70,7 @@ from workers.deliver.channels.chat.text import (
     trial_message,
 )
 from workers.deliver.disabled import announce_disabled
+from workers.deliver.facts import withhold_from_person
 
 SECONDS_BETWEEN_MESSAGES: Final = 1.0
 """How many seconds pass between two messages of this process to a destination. Slack allows one per second."""
@@ -93,8 +101,6 @@ _NOTIFY_TYPES: Final = {
 }
 """The kind of a message, which some services show as a colour, by the incident's status."""
 
-_COMMENT_EVENTS: Final = ("incident.comment_posted", "incident.comment_edited", "incident.mentioned")
-
 
 @dataclass(frozen=True, slots=True)
 class ChatAddress:
@@ -115,6 +121,7 @@ class ChatChannel:
     # The guarded requests end first, and say more.
     deadline_seconds: float = TOTAL_SECONDS + 10
     concurrency_per_target: int = 1
+    shows_activities: bool = True
 
     def __init__(
         self,
@@ -154,14 +161,18 @@ class ChatChannel:
     # --- preparing ---------------------------------------------------------------------------------------------------
 
     async def prepare(
-        self, connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]
+        self,
+        connection: AsyncConnection,
+        claimed: Sequence[ClaimedDelivery],
+        activities: Mapping[int, ActivityDetails],
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         """Return each delivery's message, or why it is not sent now."""
-        facts = await connection.run_sync(load_facts, [each for main in claimed for each in _contents(main)])
+        every = [each for main in claimed for each in main.contents]
+        facts = await connection.run_sync(load_chat_facts, every, activities)
         prepared: dict[UUID, Outgoing | Withheld | Postponed] = {}
         for delivery in claimed:
             included = []
-            for each in _contents(delivery):
+            for each in delivery.contents:
                 if (reason := self._withhold(each, facts)) is not None:
                     prepared[each.id] = reason
                 else:
@@ -171,7 +182,7 @@ class ChatChannel:
         return prepared
 
     def _outgoing(
-        self, delivery: ClaimedDelivery, included: Sequence[ClaimedDelivery], facts: Facts
+        self, delivery: ClaimedDelivery, included: Sequence[ClaimedDelivery], facts: ChatFacts
     ) -> dict[UUID, Outgoing | Withheld | Postponed]:
         """Return the message with the included deliveries, by the id of the first, or why none of them is sent now."""
         first = included[0]
@@ -188,9 +199,9 @@ class ChatChannel:
             refusal = Withheld(DeliveryState.FAILED, URL_REFUSED, str(error))
             return dict.fromkeys([each.id for each in included], refusal)
         body = delivery.body
-        if body is None or len(included) < len(_contents(delivery)):
+        if body is None or len(included) < len(delivery.contents):
             body = self._render(included, facts).encode()
-        incident = facts.incidents.get(first.incident_id or 0)
+        incident = facts.shared.incidents.get(first.incident_id or 0)
         address = ChatAddress(
             url=url,
             service=next(each for each in SERVICES.values() if each.plugin == type(plugin).__name__),
@@ -200,7 +211,7 @@ class ChatChannel:
         )
         return {first.id: Outgoing(bytes(body), address)}
 
-    def _withhold(self, delivery: ClaimedDelivery, facts: Facts) -> Withheld | Postponed | None:
+    def _withhold(self, delivery: ClaimedDelivery, facts: ChatFacts) -> Withheld | Postponed | None:
         """Return why a delivery is not sent now, or ``None`` if it is."""
         destination = facts.destinations.find(delivery)
         if destination is None:
@@ -223,7 +234,7 @@ class ChatChannel:
             return None
         return Postponed(until, DESTINATION_PAUSED, delivery.is_merged)
 
-    def _render(self, included: Sequence[ClaimedDelivery], facts: Facts) -> str:
+    def _render(self, included: Sequence[ClaimedDelivery], facts: ChatFacts) -> str:
         messages = [(_message(each, facts), self._link(each, facts)) for each in included]
         if len(messages) == 1:
             message, link = messages[0]
@@ -231,11 +242,11 @@ class ChatChannel:
         merged = merged_message(messages)
         return compose(merged.heading, merged.details, None)
 
-    def _link(self, delivery: ClaimedDelivery, facts: Facts) -> str | None:
-        incident = facts.access.get(delivery.incident_id or 0)
+    def _link(self, delivery: ClaimedDelivery, facts: ChatFacts) -> str | None:
+        incident = facts.shared.incidents.get(delivery.incident_id or 0)
         if self._public_url is None or incident is None:
             return None
-        slug = quote(facts.organizations[delivery.organization_id].slug, safe="")
+        slug = quote(incident.organization.slug, safe="")
         return f"{self._public_url}/organizations/{slug}/alerts/{incident.identifier}/?referrer={_REFERRER}"
 
     # --- sending -----------------------------------------------------------------------------------------------------
@@ -359,48 +370,27 @@ async def _record(connection: AsyncConnection, destination_id: int, result: Atte
 # --- one delivery ----------------------------------------------------------------------------------------------------
 
 
-def _withhold_content(delivery: ClaimedDelivery, facts: Facts) -> Withheld | None:
+def _withhold_content(delivery: ClaimedDelivery, facts: ChatFacts) -> Withheld | None:
     """Return why a delivery's content is not shown to its recipient, or not any more."""
     if delivery.incident_id is None and delivery.event_id in facts.events:
         # An event about something else, such as a rule.
         return None
-    incident = facts.access.get(delivery.incident_id or 0)
-    if incident is None:
+    if delivery.incident_id not in facts.shared.incidents:
         return Withheld(DeliveryState.CANCELLED, DELETED)
     if delivery.user_id is not None:
-        person = facts.people.get((delivery.organization_id, delivery.user_id))
-        if person is None or not may_read(person, incident.organization, incident.projects):
-            return Withheld(DeliveryState.SUPPRESSED, NO_ACCESS)
-        if delivery.activity_id not in facts.activities:
-            return Withheld(DeliveryState.CANCELLED, DELETED)
-        return _withhold_inbox(delivery, delivery.user_id, facts)
+        return withhold_from_person(delivery, delivery.user_id, facts.shared)
     if delivery.action_id is None and delivery.event_id not in facts.events:
         return Withheld(DeliveryState.CANCELLED, DELETED)
-    if delivery.event_type in _COMMENT_EVENTS and delivery.activity_id not in facts.activities:
-        return Withheld(DeliveryState.CANCELLED, DELETED)
     return None
 
 
-def _withhold_inbox(delivery: ClaimedDelivery, user_id: int, facts: Facts) -> Withheld | None:
-    """Return why a notification that is also in the inbox is not sent."""
-    item = facts.inbox.get((delivery.activity_id or 0, user_id))
-    if item is not None and item.is_retracted:
-        return Withheld(DeliveryState.CANCELLED, DELETED)
-    if item is not None and item.is_read:
-        return Withheld(DeliveryState.SUPPRESSED, READ)
-    is_subscribed = (delivery.incident_id or 0, user_id) in facts.subscribed
-    if delivery.reason == NotificationReason.SUBSCRIBED and not is_subscribed:
-        return Withheld(DeliveryState.SUPPRESSED, UNSUBSCRIBED)
-    return None
-
-
-def _message(delivery: ClaimedDelivery, facts: Facts) -> Message:
+def _message(delivery: ClaimedDelivery, facts: ChatFacts) -> Message:
     if delivery.event_type == TEST_EVENT:
-        return trial_message(facts.organizations[delivery.organization_id].name)
+        return trial_message(facts.organization_names[delivery.organization_id])
     incident = _incident(delivery, facts)
-    activity = facts.activities.get(delivery.activity_id or 0)
+    activity = facts.shared.activities.get(delivery.activity_id or 0)
     if delivery.action_id is not None and incident is not None:
-        return action_message(incident, facts.project_slugs.get(delivery.project_id or 0))
+        return action_message(incident, facts.shared.project_slugs.get(delivery.project_id or 0))
     if delivery.user_id is not None and incident is not None and activity is not None:
         if activity.type is not ActivityType.STATUS_CHANGE:
             return comment_message(incident, activity.actor, activity.comment or "")
@@ -412,15 +402,15 @@ def _message(delivery: ClaimedDelivery, facts: Facts) -> Message:
     return event_message(delivery.event_type or "", incident, data, text)
 
 
-def _incident(delivery: ClaimedDelivery, facts: Facts) -> IncidentInText | None:
-    access, details = facts.access.get(delivery.incident_id or 0), facts.incidents.get(delivery.incident_id or 0)
-    if access is None or details is None:
+def _incident(delivery: ClaimedDelivery, facts: ChatFacts) -> IncidentInText | None:
+    incident = facts.shared.incidents.get(delivery.incident_id or 0)
+    if incident is None:
         return None
-    status = _status(delivery, details.status) or details.status
+    status = _status(delivery, incident.status) or incident.status
     if delivery.event_type == "incident.status_changed" and delivery.event_id in facts.events:
         new = facts.events[delivery.event_id].get("status")
         status = IncidentStatus(new) if isinstance(new, int) else status
-    return IncidentInText(access.identifier, details.title, status)
+    return IncidentInText(incident.identifier, incident.title, status)
 
 
 def _status(delivery: ClaimedDelivery, current: IncidentStatus | None) -> IncidentStatus | None:
@@ -435,7 +425,3 @@ def _missing(delivery: ClaimedDelivery) -> str:
     # Before destinations were registered, rules could name an Apprise URL, which is a secret.
     shown = "a URL" if "://" in target else f'"{target[:100]}"'
     return f"the action names {shown}, but there is no chat destination with this name or id"
-
-
-def _contents(delivery: ClaimedDelivery) -> Sequence[ClaimedDelivery]:
-    return delivery.merged or (delivery,)

@@ -21,19 +21,18 @@ from models.notifications.access import IncidentFacts
 from models.notifications.delivery import DeliveryState
 from models.notifications.mailbox import InvalidAddress, Mailbox, ascii_domain, mail_domain, make_mailbox, parse_mailbox
 from models.notifications.preferences import reconsider
-from models.notifications.suppression import (
-    ALERT_ACTION,
-    DELETED,
-    NO_ACCESS,
-    NO_ADDRESS,
-    READ,
-    UNSUBSCRIBED,
-)
-from models.policy import may_read
+from models.notifications.suppression import ALERT_ACTION, DELETED, NO_ADDRESS
 from models.settings import SettingsError
-from workers.deliver.channel import AttemptResult, ClaimedDelivery, Outgoing, Postponed, Withheld
+from workers.deliver.channel import (
+    ActivityDetails,
+    AttemptResult,
+    ClaimedDelivery,
+    Outgoing,
+    Postponed,
+    Withheld,
+)
 from workers.deliver.channels.email.dkim import DkimSigner, InvalidKey
-from workers.deliver.channels.email.facts import ActivityDetails, Facts, load_facts
+from workers.deliver.channels.email.facts import MailFacts, load_mail_facts
 from workers.deliver.channels.email.message import (
     IncidentUpdates,
     Mail,
@@ -47,11 +46,13 @@ from workers.deliver.channels.email.message import (
 from workers.deliver.channels.email.mime import mailbox_field, one_line
 from workers.deliver.channels.email.notices import NOTICE_EVENTS, NoticeFacts, compose_notice, load_notice_facts
 from workers.deliver.channels.email.smtp import SmtpPool
+from workers.deliver.facts import withhold_from_person
 from workers.settings import SmtpServer, WorkerSettings
 
 RETRY_DELAYS_SECONDS: Final = (60.0, 300.0, 900.0, 3600.0, 10800.0, 21600.0, 43200.0, 86400.0)
 DEADLINE_SECONDS: Final = 60.0
-CONCURRENCY_PER_TARGET: Final = 4
+CONCURRENCY_PER_TARGET: Final = 16
+"""How many mails of an organization are under way at the same time: enough for all connections to the mail server."""
 
 REASONS: Final[Mapping[str, str]] = {
     NotificationReason.MENTION: "You were mentioned.",
@@ -87,6 +88,7 @@ class EmailChannel:
     retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS
     deadline_seconds = DEADLINE_SECONDS
     concurrency_per_target = CONCURRENCY_PER_TARGET
+    shows_activities = True
 
     def __init__(
         self,
@@ -122,7 +124,10 @@ class EmailChannel:
         )
 
     async def prepare(
-        self, connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]
+        self,
+        connection: AsyncConnection,
+        claimed: Sequence[ClaimedDelivery],
+        activities: Mapping[int, ActivityDetails],
     ) -> Mapping[UUID, Outgoing | Withheld | Postponed]:
         """Return the mail for each claimed delivery, or why none is sent.
 
@@ -136,13 +141,11 @@ class EmailChannel:
             prepared |= {each.id: self._prepare_notice(each, notice_facts) for each in notices}
         if not updates:
             return prepared
-        every = [each for main in updates for each in _contents(main)]
-        facts = await connection.run_sync(load_facts, every)
+        every = [each for main in updates for each in main.contents]
+        facts = await connection.run_sync(load_mail_facts, every, activities)
         for delivery in updates:
-            withheld = {
-                each.id: reason for each in _contents(delivery) if (reason := withhold(each, facts, self._now()))
-            }
-            included = [each for each in _contents(delivery) if each.id not in withheld]
+            withheld = {each.id: reason for each in delivery.contents if (reason := withhold(each, facts, self._now()))}
+            included = [each for each in delivery.contents if each.id not in withheld]
             prepared |= withheld
             if included:
                 prepared[included[0].id] = self._prepare_mail(delivery, included, facts)
@@ -173,15 +176,17 @@ class EmailChannel:
         message = render_notice(Notice(delivery.id, now, self.sender, *notice))
         return Outgoing(self._signer.sign(message, now) if self._signer else message, details)
 
-    def _prepare_mail(self, delivery: ClaimedDelivery, included: Sequence[ClaimedDelivery], facts: Facts) -> Outgoing:
+    def _prepare_mail(
+        self, delivery: ClaimedDelivery, included: Sequence[ClaimedDelivery], facts: MailFacts
+    ) -> Outgoing:
         recipient = _recipient(included[0], facts)
         body = delivery.body
         # Bytes that were rendered for another address, or with an update that is now withheld, are not sent again.
-        if body is None or len(included) < len(_contents(delivery)) or mailbox_field("To", recipient) not in body:
+        if body is None or len(included) < len(delivery.contents) or mailbox_field("To", recipient) not in body:
             body = self._render(included, recipient, facts)
         return Outgoing(body=bytes(body), details=EmailDetails(recipient.address, recipient.needs_smtputf8))
 
-    def _render(self, included: Sequence[ClaimedDelivery], recipient: Mailbox, facts: Facts) -> bytes:
+    def _render(self, included: Sequence[ClaimedDelivery], recipient: Mailbox, facts: MailFacts) -> bytes:
         by_incident: dict[int, list[ClaimedDelivery]] = {}
         for each in included:
             by_incident.setdefault(_require(each.incident_id), []).append(each)
@@ -194,27 +199,27 @@ class EmailChannel:
                 sender=self.sender,
                 recipient=recipient,
                 organization_id=first.organization_id,
-                organization_name=facts.incidents[_require(first.incident_id)].organization_name,
+                organization_name=_incident(first, facts).organization_name,
                 incidents=tuple(self._incident_updates(group, facts) for group in by_incident.values()),
                 subject=action_subject(first, facts) if len(included) == 1 and first.action_id is not None else None,
             )
         )
         return self._signer.sign(message, now) if self._signer else message
 
-    def _incident_updates(self, deliveries: Sequence[ClaimedDelivery], facts: Facts) -> IncidentUpdates:
+    def _incident_updates(self, deliveries: Sequence[ClaimedDelivery], facts: MailFacts) -> IncidentUpdates:
         first = deliveries[0]
         incident_id, user_id = _require(first.incident_id), _require(first.user_id)
-        access, details = facts.access[incident_id], facts.incidents[incident_id]
-        person = (user_id, first.organization_id, incident_id, access.identifier)
-        slug = quote(access.organization.slug, safe="")
-        page = f"{self._public_url}/organizations/{slug}/alerts/{access.identifier}/?referrer={_REFERRER}"
+        incident = _incident(first, facts)
+        person = (user_id, first.organization_id, incident_id, incident.identifier)
+        slug = quote(incident.organization.slug, safe="")
+        page = f"{self._public_url}/organizations/{slug}/alerts/{incident.identifier}/?referrer={_REFERRER}"
         # Unsubscribing does not stop the actions of an alert rule.
         is_unsubscribable = any(each.action_id is None for each in deliveries)
         return IncidentUpdates(
             incident_id=incident_id,
-            identifier=access.identifier,
-            title=details.title,
-            status=_shown_status(deliveries, details.status),
+            identifier=incident.identifier,
+            title=incident.title,
+            status=_shown_status(deliveries, incident.status),
             link=f"{page}&ticket={quote(self._tickets.page_ticket(*person), safe='')}",
             unsubscribe_url=(
                 f"{self._public_url}/unsubscribe/{quote(self._tickets.unsubscribe_ticket(*person), safe='')}/"
@@ -290,18 +295,15 @@ def _make_signer(settings: WorkerSettings, domain: str) -> DkimSigner | None:
 # --- one delivery ----------------------------------------------------------------------------------------------------
 
 
-def withhold(delivery: ClaimedDelivery, facts: Facts, now: datetime) -> Withheld | Postponed | None:
+def withhold(delivery: ClaimedDelivery, facts: MailFacts, now: datetime) -> Withheld | Postponed | None:
     """Return why a delivery is not sent now, or ``None`` if it is."""
-    incident, activity = facts.access.get(delivery.incident_id or 0), facts.activities.get(delivery.activity_id or 0)
-    if incident is None or activity is None:
+    incident = facts.shared.incidents.get(delivery.incident_id or 0)
+    if incident is None:
         return Withheld(DeliveryState.CANCELLED, DELETED)
     if delivery.user_id is None:
         return Withheld(DeliveryState.FAILED, NO_ADDRESS, "the delivery has no recipient")
-    person = facts.people.get((delivery.organization_id, delivery.user_id))
-    if person is None or not may_read(person, incident.organization, incident.projects):
-        return Withheld(DeliveryState.SUPPRESSED, NO_ACCESS)
-    if delivery.action_id is None and (rule := _inbox_rule(delivery, delivery.user_id, facts)):
-        return rule
+    if reason := withhold_from_person(delivery, delivery.user_id, facts.shared):
+        return reason
     if decision := _apply_preferences(delivery, delivery.user_id, incident, facts, now):
         return decision
     account = facts.accounts[delivery.user_id]
@@ -314,24 +316,11 @@ def withhold(delivery: ClaimedDelivery, facts: Facts, now: datetime) -> Withheld
     return None
 
 
-def _inbox_rule(delivery: ClaimedDelivery, user_id: int, facts: Facts) -> Withheld | None:
-    """Return why a notification, which is also in the inbox, is not sent. An alert rule's action is not there."""
-    item = facts.inbox.get((_require(delivery.activity_id), user_id))
-    if item is not None and item.is_retracted:
-        return Withheld(DeliveryState.CANCELLED, DELETED)
-    if item is not None and item.is_read:
-        return Withheld(DeliveryState.SUPPRESSED, READ)
-    is_subscribed = (_require(delivery.incident_id), user_id) in facts.subscribed
-    if delivery.reason == NotificationReason.SUBSCRIBED and not is_subscribed:
-        return Withheld(DeliveryState.SUPPRESSED, UNSUBSCRIBED)
-    return None
-
-
 def _apply_preferences(
-    delivery: ClaimedDelivery, user_id: int, incident: IncidentFacts, facts: Facts, now: datetime
+    delivery: ClaimedDelivery, user_id: int, incident: IncidentFacts, facts: MailFacts, now: datetime
 ) -> Withheld | Postponed | None:
     """Return what the person's preferences, which may have changed since the planning, say against sending it now."""
-    contact = facts.contacts[user_id]
+    contact = facts.contacts[delivery.organization_id, user_id]
     is_action = delivery.action_id is not None
     scheduled = reconsider(
         contact.preferences,
@@ -349,24 +338,24 @@ def _apply_preferences(
     return None
 
 
-def action_subject(delivery: ClaimedDelivery, facts: Facts) -> str:
+def action_subject(delivery: ClaimedDelivery, facts: MailFacts) -> str:
     """Return the subject of the mail that an action of an alert rule sends."""
-    title = one_line(facts.incidents[_require(delivery.incident_id)].title)
+    title = one_line(_incident(delivery, facts).title)
     subject = f"[{_action_status(delivery).label}] {title}"
-    project = facts.project_slugs.get(delivery.project_id or 0)
+    project = facts.shared.project_slugs.get(delivery.project_id or 0)
     return f"{subject} - {project}" if project else subject
 
 
-def _update(delivery: ClaimedDelivery, facts: Facts) -> Update:
-    incident_id = _require(delivery.incident_id)
-    name = f"{facts.incidents[incident_id].title} (#{facts.access[incident_id].identifier})"
-    activity = facts.activities[_require(delivery.activity_id)]
+def _update(delivery: ClaimedDelivery, facts: MailFacts) -> Update:
+    incident = _incident(delivery, facts)
+    name = f"{incident.title} (#{incident.identifier})"
     if delivery.action_id is not None:
-        project = facts.project_slugs.get(delivery.project_id or 0)
+        project = facts.shared.project_slugs.get(delivery.project_id or 0)
         where = f" in project {project}" if project else ""
         return Update(None, f"Alert {name} is {_action_status(delivery).label}{where}.", None, ACTION_REASON)
+    activity = facts.shared.activities[_require(delivery.activity_id)]
     return Update(
-        actor=_actor_name(activity, facts),
+        actor=activity.actor or "Tocsin",
         action=_action(activity, name),
         comment=activity.comment,
         reason=REASONS.get(delivery.reason or "", ""),
@@ -380,11 +369,6 @@ def _action(activity: ActivityDetails, name: str) -> str:
     return status_action(name, old, IncidentStatus(int(activity.value or IncidentStatus.OPEN)))
 
 
-def _actor_name(activity: ActivityDetails, facts: Facts) -> str:
-    author = facts.accounts.get(activity.user_id) if activity.user_id is not None else None
-    return author.display_name if author else "Tocsin"
-
-
 def _action_status(delivery: ClaimedDelivery) -> IncidentStatus:
     return IncidentStatus(delivery.status or IncidentStatus.OPEN)
 
@@ -394,13 +378,13 @@ def _shown_status(deliveries: Iterable[ClaimedDelivery], current: IncidentStatus
     return next((_action_status(each) for each in reversed(list(deliveries)) if each.action_id is not None), current)
 
 
-def _recipient(delivery: ClaimedDelivery, facts: Facts) -> Mailbox:
+def _recipient(delivery: ClaimedDelivery, facts: MailFacts) -> Mailbox:
     account = facts.accounts[_require(delivery.user_id)]
     return make_mailbox(account.name, account.email)
 
 
-def _contents(delivery: ClaimedDelivery) -> Sequence[ClaimedDelivery]:
-    return delivery.merged or (delivery,)
+def _incident(delivery: ClaimedDelivery, facts: MailFacts) -> IncidentFacts:
+    return facts.shared.incidents[_require(delivery.incident_id)]
 
 
 def _require(id_: int | None) -> int:

@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from models.enums import IncidentStatus
+from models.incidents import markdown
 from models.notifications.mailbox import Mailbox
-from workers.deliver.channels.email import markdown
 from workers.deliver.channels.email.mime import (
     CRLF,
     alternatives,
@@ -241,4 +241,6 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    # The files do not change while the process runs: no look at them for each mail.
+    auto_reload=False,
 )

@@ -32,6 +32,8 @@ _NOT_IN_LINE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 def one_line(text: str) -> str:
     """Return the text with each run of white space, line ends and control characters replaced by one blank."""
+    if text.isprintable():
+        return " ".join(text.split())
     return " ".join("".join(" " if unicodedata.category(each) in _NOT_IN_LINE else each for each in text).split())
 
 
@@ -133,12 +135,14 @@ def alternatives(boundary: str, parts: Sequence[bytes]) -> bytes:
 def quoted_printable(text: str) -> bytes:
     """Return the text in quoted-printable, with lines that no mail server changes."""
     content = _LINE_ENDS.sub("\n", text).encode(errors="replace")
-    lines = quopri.encodestring(content).split(b"\n")
-    return CRLF.join(map(_unchanged_line, lines))
+    encoded = quopri.encodestring(content)
+    if b"From " in encoded:
+        encoded = b"\n".join(map(_unchanged_line, encoded.split(b"\n")))
+    return encoded.replace(b"\n", CRLF)
 
 
 def _unchanged_line(line: bytes) -> bytes:
     """Encode the beginning of a line that mailbox files would change, which invalidates a signature."""
     if not line.startswith(b"From "):
         return line
-    return b"=46rom " + (line[5:] if len(line) <= _FOLD_AT - 2 else b"=" + CRLF + line[5:])
+    return b"=46rom " + (line[5:] if len(line) <= _FOLD_AT - 2 else b"=\n" + line[5:])

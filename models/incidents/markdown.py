@@ -1,4 +1,4 @@
-"""Comments, which are Markdown, as HTML for mails.
+"""Comments, which are Markdown, as HTML for mails and pages.
 
 Nothing that a person typed disappears: wherever Markdown would hide text, a rule is disabled or the text is shown. If
 some text would be lost nevertheless, the comment is shown as it was typed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from html.parser import HTMLParser
 from typing import Any, Final
 
@@ -22,6 +23,12 @@ from markupsafe import Markup
 MAX_CHARACTERS: Final = 10_000
 """Longer comments are shown as they were typed: parsing some texts takes time that is quadratic in their length."""
 
+MAX_BRACKETS: Final = 1_000
+"""Comments with more opening brackets are, too: for each of them, the parser looks at the whole rest of the text."""
+
+REMEMBERED: Final = 200
+"""How many comments are kept as HTML. A comment is rendered for everybody who is told of it, one after the other."""
+
 _LINK: Final = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
 
 _TAGS: Final = {
@@ -35,11 +42,10 @@ _ATTRIBUTES: Final = {
     "li": {"value"},
     "ol": {"start"},
     "span": {"class"},
-    "td": {"style"},
-    "th": {"style"},
+    "td": {"align"},
+    "th": {"align"},
 }
 _SCHEMES: Final = {"http", "https", "mailto"}
-_STYLES: Final = {"text-align"}
 
 _HIDING_RULES: Final = (
     "entity",     # &copy; would be another character
@@ -50,10 +56,14 @@ _HIDING_RULES: Final = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=REMEMBERED)
 def to_html(comment: str) -> Markup:
-    """Return a comment as HTML with absolute links only, and without images and scripts."""
+    """Return a comment as HTML with absolute links only, and without images, scripts and styles.
+
+    It takes a tenth of a second for some texts. It must not be called by two threads at the same time.
+    """
     comment = _normalized(comment)
-    if len(comment) > MAX_CHARACTERS:
+    if len(comment) > MAX_CHARACTERS or comment.count("[") > MAX_BRACKETS:
         return as_typed(comment)
     rendered = Markup(_clean(_MARKDOWN.render(comment)))  # noqa: S704 - nh3 has cleaned it
     return rendered if visible_characters(comment) == visible_characters(text_content(rendered)) else as_typed(comment)
@@ -98,7 +108,6 @@ def _clean(rendered: str) -> str:
         clean_content_tags=set(),
         attributes=_ATTRIBUTES,
         url_schemes=_SCHEMES,
-        filter_style_properties=_STYLES,
         link_rel="noopener noreferrer",
     )
 
@@ -139,10 +148,22 @@ class _Renderer(RendererHTML):
         number = tokens[index].info
         return f'<li value="{number}">' if number else "<li>"
 
+    def th_open(self, tokens: Sequence[Token], index: int, *_: Any) -> str:
+        return _cell(tokens[index])
+
+    def td_open(self, tokens: Sequence[Token], index: int, *_: Any) -> str:
+        return _cell(tokens[index])
+
     def fence(self, tokens: Sequence[Token], index: int, *_: Any) -> str:
         info = tokens[index].info.strip()
         label = f'<div class="language">{escapeHtml(info)}</div>' if info else ""
         return f"{label}<pre><code>{escapeHtml(tokens[index].content)}</code></pre>\n"
+
+
+def _cell(token: Token) -> str:
+    # Not a style, which the pages' content security policy forbids, and which some mail programs remove.
+    align = str(token.attrs.get("style", "")).removeprefix("text-align:")
+    return f'<{token.tag} align="{escapeHtml(align)}">' if align else f"<{token.tag}>"
 
 
 def _opening(tokens: Sequence[Token], closing: int) -> int:
