@@ -77,6 +77,7 @@ def test_every_process_that_handles_a_command_adds_a_span_to_its_trace() -> None
             ("tocsin-worker", "apply comment.post"),
             ("tocsin-relay", "publish incident.comment_posted"),
             ("tocsin-notifier", "plan incident.comment_posted"),
+            ("tocsin-worker", "deliver email"),
         }
         eventually(lambda: expected <= collector.names(TRACE), within_seconds=30)
 

@@ -19,13 +19,16 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.database.async_engine import make_async_engine
 from models.database.errors import is_transient
+from models.messaging.outbox import events
 from models.notifications.delivery import DeliveryState
 from models.timestamps import iso_or_none
 from tasks.outage_log import OutageLog
+from tasks.tracing import is_tracing, record_delivery_span
 from workers.deliver.batcher import Batcher
 from workers.deliver.channel import (
     AttemptResult,
@@ -252,13 +255,16 @@ class Deliverer:
             if withheld := [update for each in claimed for update in _withhold(each, prepared)]:
                 async with engine.begin() as connection:
                     await record(connection, process, withheld)
+            traces = await _read_traces(engine, claimed) if is_tracing() else {}
             sending = []
             for delivery in claimed:
                 for each in delivery.merged:
                     if isinstance(message := prepared.get(each.id), Outgoing):
                         del unsent[delivery.id]
                         sent = tuple(other for other in delivery.merged if not _is_withheld(prepared.get(other.id)))
-                        sending.append(self._deliver(engine, process, channel, each._replace(merged=sent), message))
+                        traced = partial(_record_span, each, traces.get(each.event_id))
+                        whole = each._replace(merged=sent)
+                        sending.append(self._deliver(engine, process, channel, whole, message, traced))
             await asyncio.gather(*sending)
         except Exception:
             # Their claims are given up with this process's name, and are taken over.
@@ -299,12 +305,19 @@ class Deliverer:
             await record(connection, process, self._updates_after(attempt, body=None), [attempt])
 
     async def _deliver(
-        self, engine: AsyncEngine, process: UUID, channel: Channel, delivery: ClaimedDelivery, message: Outgoing
+        self,
+        engine: AsyncEngine,
+        process: UUID,
+        channel: Channel,
+        delivery: ClaimedDelivery,
+        message: Outgoing,
+        record_span: Callable[[AttemptResult, float], None],
     ) -> None:
         started, at = time.perf_counter(), datetime.now(UTC)
         try:
             result = await _send(channel, delivery, message)
             seconds = time.perf_counter() - started
+            record_span(result, seconds)
             if self._on_attempt is not None:
                 self._on_attempt(delivery.channel, result.verdict.value, seconds)
             duration_ms = round(seconds * 1000)
@@ -401,6 +414,20 @@ async def _record_sent(engine: AsyncEngine, batch: Sequence[_Sent]) -> None:
         # Always in the same order, so that two processes do not wait for each other.
         for each in sorted(batch, key=lambda sent: (sent.channel.name, sent.attempt.delivery.destination_id or 0)):
             await each.channel.record(connection, each.attempt.delivery, each.attempt.result)
+
+
+async def _read_traces(engine: AsyncEngine, claimed: Sequence[ClaimedDelivery]) -> Mapping[UUID | None, str]:
+    """Return the ``traceparent`` of the deliveries' events, by event id, as far as they have one."""
+    ids = {each.event_id for delivery in claimed for each in delivery.merged if each.event_id is not None}
+    found = select(events.c.id, events.c.traceparent).where(events.c.id.in_(ids), events.c.traceparent.is_not(None))
+    async with engine.connect() as connection:
+        return {row.id: row.traceparent for row in await connection.execute(found)}
+
+
+def _record_span(delivery: ClaimedDelivery, traceparent: str | None, result: AttemptResult, seconds: float) -> None:
+    if traceparent is not None:
+        error = None if result.verdict is Verdict.DELIVERED else result.verdict.value
+        record_delivery_span(delivery.channel, traceparent, seconds=seconds, error=error, delivery=delivery.id)
 
 
 async def _send(channel: Channel, delivery: ClaimedDelivery, message: Outgoing) -> AttemptResult:
