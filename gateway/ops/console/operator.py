@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from gateway.http.responses import HttpResponse
 from gateway.ops.login import LOGIN_PATH, operator_of
@@ -61,8 +62,20 @@ def for_operators(handle: ConsoleHandler) -> PageHandler:
 def console_page(
     request: PageRequest, operator: Operator, template: str, status: int = 200, **facts: Any
 ) -> HttpResponse:
-    """Return a page of the console. ``template`` is the name of a file in the folder ``templates/ops``."""
-    return request.site.page(f"ops/{template}", status, CONSOLE_HEADERS, operator=operator, path=request.path, **facts)
+    """Return a page of the console. ``template`` is the name of a file in the folder ``templates/ops``.
+
+    Templates know ``operator``, ``path`` and ``here``, the address of this page with its filters.
+    """
+    query = f"?{request.query}" if request.query else ""
+    return request.site.page(
+        f"ops/{template}",
+        status,
+        CONSOLE_HEADERS,
+        operator=operator,
+        path=request.path,
+        here=f"{request.site.base_path}{quote(request.path)}{query}",
+        **facts,
+    )
 
 
 async def _operator(request: PageRequest) -> Operator | None:

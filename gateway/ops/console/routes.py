@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.container import Container
 from gateway.ops.console import overview
+from gateway.ops.console.formats import FILTERS
 from gateway.ops.console.operator import ConsoleHandler, for_operators
 from gateway.pages.page import Page
 from gateway.pages.site import Site
@@ -25,6 +26,7 @@ PAGES: Final[Mapping[str, Mapping[str, ConsoleHandler]]] = {
 
 def routes(container: Container, site: Site) -> list[Route | Mount]:
     """Return the routes of the console. Each page needs an operator's session."""
+    site.add_filters(FILTERS)
     return [
         *(
             Route(
