@@ -27,13 +27,13 @@ def number(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Return a duration in its two largest units, rounded down. Below ten seconds, it has a decimal.
 
-    >>> duration(0.44), duration(95), duration(7260), duration(90000), duration(None)
-    ('0.4 s', '1 min 35 s', '2 h 1 min', '1 d 1 h', '–')
+    >>> duration(0), duration(0.44), duration(95), duration(7260), duration(90000), duration(None)
+    ('0 s', '0.4 s', '1 min 35 s', '2 h 1 min', '1 d 1 h', '–')
     """
     if seconds is None:
         return UNKNOWN
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds else "0 s"
     rest = int(seconds)
     for index, (unit, size) in enumerate(_UNITS[:-1]):
         if rest >= size:

@@ -21,7 +21,7 @@ const start = () => {
 
 let stream = null;
 let heardAt = Date.now();
-let state = null;
+const states = {};
 
 // An element says in data-live which number it shows, as "overview.waiting" or "queues.bulk.waiting".
 const follow = () => {
@@ -55,15 +55,20 @@ const hear = (name, facts) => {
     const text = FORMATS[element.dataset.format ?? "number"](value ?? null);
     if (element.textContent !== text) element.textContent = text;
   }
-  // What appears and disappears is fetched, not built here.
-  if (name === "overview") noticeChange(facts);
+  noticeChange(name, facts);
   tellIfLost();
 };
 
-const noticeChange = overview => {
-  const now = JSON.stringify([overview.broker.status, overview.attention.map(each => [each.kind, each.link])]);
-  if (state !== null && state !== now) htmx.trigger(document.body, "stale");
-  state = now;
+// What appears and disappears is fetched, not built here.
+const noticeChange = (name, facts) => {
+  const now = JSON.stringify(SHAPES[name](facts));
+  if (states[name] !== undefined && states[name] !== now) htmx.trigger(document.body, "stale");
+  states[name] = now;
+};
+
+const SHAPES = {
+  overview: overview => [overview.broker.status, overview.attention.map(each => [each.kind, each.link])],
+  queues: queues => Object.values(queues).map(each => [each.state, each.hold?.id, each.consumers === null]),
 };
 
 const tellIfLost = () => {
@@ -89,7 +94,7 @@ const number = value => value === null ? "–" : Math.round(value).toLocaleStrin
 
 const duration = seconds => {
   if (seconds === null) return "–";
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return seconds === 0 ? "0 s" : `${seconds.toFixed(1)} s`;
   const rest = Math.floor(seconds);
   const index = UNITS.findIndex(([, size]) => rest >= size);
   const [unit, size] = UNITS[index];
@@ -165,14 +170,14 @@ const options = (place, names, format) => {
     cursor: { y: false, drag: { x: false, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.05] } },
     axes: [
-      { ...axis, values: (_, moments, __, ___, step) => moments.map(moment => tick(moment, step)) },
+      { ...axis, size: 28, values: (_, moments, __, ___, step) => moments.map(moment => tick(moment, step)) },
       { ...axis, size: 64, values: (_, values) => values.map(value => Number.isInteger(value) ? format(value) : "") },
     ],
     series: [
-      { label: "Time", value: (_, moment) => moment === null ? "–" : ZONED.format(moment * 1000) },
+      { label: "Time", value: (_, moment) => moment === null ? "" : ZONED.format(moment * 1000) },
       ...names.map((label, index) => ({
         label, stroke: colour(COLOURS[index]), width: 1.5, points: { show: false }, dash: index ? [6, 3] : undefined,
-        value: (_, value) => format(value),
+        value: (_, value, __, index) => index === null ? "" : format(value),
       })),
     ],
   };
