@@ -28,7 +28,7 @@ LOGIN_PATH: Final = "/ops/login/"
 LOGOUT_PATH: Final = "/ops/logout/"
 START: Final = "/ops/"
 
-_PAGE: Final = re.compile(r"/ops/(?!api/|login/|logout/)[\w./-]*(\?[\w.~%=&+:-]*)?", re.ASCII)
+_PAGE: Final = re.compile(r"/ops/(?!api/|login/|logout/)(?:[\w-]+/)*(\?[\w.~%=&+:-]*)?", re.ASCII)
 """What a login may lead to: the pages of the console."""
 
 NOT_VALID: Final = "This is not a valid operations token."

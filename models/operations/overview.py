@@ -197,22 +197,24 @@ def _attention(connection: Connection, broker: BrokerStatusJson, events: Any, de
     if events.unplanned_seconds and events.unplanned_seconds > UNPLANNED_SECONDS:
         text = f"An event has not been planned for {_duration(events.unplanned_seconds)}: no notifier works."
         yield _attend("notifier", Severity.CRITICAL, text, "/ops/workers/")
-    yield from _missing_processes(connection)
+    yield from _missing_processes(connection, _now(connection))
     if dead:
         text = f"{dead} dead {'letter waits' if dead == 1 else 'letters wait'} for a decision."
         yield _attend("dead", Severity.WARNING, text, "/ops/dead/?group=1")
     for hold in list_holds(connection):
-        until = f"until {hold['releaseAt']}" if hold["releaseAt"] else "with no end set"
+        until = f"until {hold['releaseAt'][:16].replace('T', ' ')} UTC" if hold["releaseAt"] else "with no end set"
         text = f"{hold['by']} holds the {hold['scope']} {hold['target']} {until}: {hold['reason']}"
         yield _attend("hold", Severity.WARNING, text, "/ops/holds/")
 
 
-def _missing_processes(connection: Connection) -> Iterator[AttentionJson]:
+def _missing_processes(connection: Connection, now: datetime) -> Iterator[AttentionJson]:
     """Yield the kinds of processes that were there within the last hour and of which none is left."""
     processes = list_processes(connection)
     alive = {process["kind"] for process in processes if process["state"] is not ProcessState.GONE}
     for kind in sorted({process["kind"] for process in processes} - alive):
-        text = f"No {kind} has reported itself for half a minute: the last one is gone."
+        last = max(process["lastSeenAt"] for process in processes if process["kind"] == kind)
+        silent = max((now - datetime.fromisoformat(last)).total_seconds(), 0)
+        text = f"No {kind} has reported itself for {_duration(silent)}: the last one is gone."
         yield _attend("process", Severity.CRITICAL, text, "/ops/workers/")
 
 

@@ -143,7 +143,7 @@ const colour = name => getComputedStyle(document.documentElement).getPropertyVal
 
 const draw = () => {
   for (const figure of document.querySelectorAll(".chart")) {
-    const table = figure.querySelector("table");
+    const table = figure.querySelector("details table");
     const place = figure.querySelector(".plot");
     if (!table) continue;
     const data = read(table);
