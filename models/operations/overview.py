@@ -203,7 +203,8 @@ def _attention(connection: Connection, broker: BrokerStatusJson, events: Any, de
         yield _attend("dead", Severity.WARNING, text, "/ops/dead/?group=1")
     for hold in list_holds(connection):
         until = f"until {hold['releaseAt'][:16].replace('T', ' ')} UTC" if hold["releaseAt"] else "with no end set"
-        text = f"{hold['by']} holds the {hold['scope']} {hold['target']} {until}: {hold['reason']}"
+        for_ = _duration((_now(connection) - datetime.fromisoformat(hold["since"])).total_seconds())
+        text = f"{hold['by']} has held the {hold['scope']} {hold['target']} for {for_}, {until}: {hold['reason']}"
         yield _attend("hold", Severity.WARNING, text, "/ops/holds/")
 
 

@@ -13,6 +13,7 @@ from models.enums import Lane
 from models.messaging.attempts import record_in_flight
 from models.messaging.canary import canaries
 from models.messaging.command_ledger import commands
+from models.messaging.hold import holds
 from models.operations.dead import list_dead, list_dead_groups
 from models.operations.holds import place_hold
 from models.operations.overview import read_overview, read_queues
@@ -94,6 +95,7 @@ def test_what_is_wrong_needs_attention(harness: Harness, acme: Acme) -> None:
         facts = ProcessFacts(new_id(), "relay", "host", 1, "1")
         connection.exec_driver_sql(REPORT, report_parameters(facts, ProcessReport(0, None, None)))
         connection.execute(update(process_heartbeats).values(last_seen_at=old))
+        connection.execute(update(holds).values(since=old))
         seen = read_overview(
             connection, broker={"status": BrokerState.UNREACHABLE, "kind": "rabbitmq", "detail": "It is away."}
         )
@@ -103,6 +105,11 @@ def test_what_is_wrong_needs_attention(harness: Harness, acme: Acme) -> None:
         ("no_consumer", "critical"),
         ("process", "critical"),
         ("hold", "warning"),
+    ]
+    assert [entry["text"] for entry in seen["attention"][1:]] == [
+        "No worker has consumed the queue bulk for 5 min.",
+        "No relay has reported itself for 5 min: the last one is gone.",
+        "ops:1 has held the type comment.post for 5 min, with no end set: spam",
     ]
 
 
