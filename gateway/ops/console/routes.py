@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.container import Container
-from gateway.ops.console import holds, overview, queues, workers
+from gateway.ops.console import holds, overview, processes, queues
 from gateway.ops.console.formats import FILTERS
 from gateway.ops.console.operator import ConsoleHandler, for_operators
 from gateway.pages.page import Page
@@ -22,7 +22,7 @@ FILES_PATH: Final = "/ops/files"
 PAGES: Final[Mapping[str, Mapping[str, ConsoleHandler]]] = {
     **overview.PAGES,
     **queues.PAGES,
-    **workers.PAGES,
+    **processes.PAGES,
     **holds.PAGES,
 }
 
