@@ -110,7 +110,10 @@ const milliseconds = value => {
   return `${value >= 10 ? value.toFixed(0) : value.toFixed(1)} ms`;
 };
 
-const FORMATS = { number, duration, milliseconds };
+// What is held does not drain, and neither does what is empty.
+const drain = seconds => duration(seconds || null);
+
+const FORMATS = { number, duration, milliseconds, drain };
 
 const ZONED = new Intl.DateTimeFormat("en-GB", {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
