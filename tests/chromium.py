@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 PHONE: Final = {"width": 390, "height": 844}
 DESKTOP: Final = {"width": 1280, "height": 900}
@@ -45,11 +45,16 @@ class Tab:
     def __post_init__(self) -> None:
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._hear_failure)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
+
+    def _hear_failure(self, request: Request) -> None:
+        # A page that is left ends its event stream.
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(f"failed: {request.url}")
 
     @property
     def overflow(self) -> int:
@@ -58,14 +63,24 @@ class Tab:
 
 
 @contextmanager
-def open_tab(browser: Browser, size: dict[str, int], *, scripts: bool = True, scheme: str = "light") -> Iterator[Tab]:
-    """Open a tab without cookies. Without ``scripts``, no page can run JavaScript."""
+def open_tab(
+    browser: Browser,
+    size: dict[str, int],
+    *,
+    scripts: bool = True,
+    scheme: str = "light",
+    zone: str | None = None,
+    locale: str | None = None,
+) -> Iterator[Tab]:
+    """Open a tab without cookies. Without ``scripts``, no page can run JavaScript. ``zone`` is its time zone."""
     context = browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},
         java_script_enabled=scripts,
         color_scheme="dark" if scheme == "dark" else "light",
         is_mobile=size["width"] < 600,
         has_touch=size["width"] < 600,
+        timezone_id=zone,
+        locale=locale,
     )
     try:
         yield Tab(context.new_page())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote, urlencode
 
 import structlog
 from starlette.routing import Route
@@ -26,10 +28,21 @@ LOGIN_PATH: Final = "/ops/login/"
 LOGOUT_PATH: Final = "/ops/logout/"
 START: Final = "/ops/"
 
+_PAGE: Final = re.compile(r"/ops/(?!api/|login/|logout/)(?:[\w-]+/)*(\?[\w.~%=&+:-]*)?", re.ASCII)
+"""What a login may lead to: the pages of the console."""
+
 NOT_VALID: Final = "This is not a valid operations token."
 WRONG_TICKET: Final = "This link is too old, or was used before. Log in with a token."
 
 log = structlog.get_logger(__name__)
+
+
+def login_path(request: PageRequest) -> str:
+    """Return the path of the login that leads back to a requested page."""
+    if request.path == START and not request.query:
+        return LOGIN_PATH
+    target = quote(request.path) + (f"?{request.query}" if request.query else "")
+    return f"{LOGIN_PATH}?{urlencode({'next': target})}"
 
 
 async def show_login(request: PageRequest) -> HttpResponse:
@@ -111,7 +124,17 @@ def _opened(request: PageRequest, token_id: int) -> HttpResponse:
     log.info("session.opened", kind="ops", token_id=token_id)
     value = OpsSessions(request.container).open(token_id)
     request.cookie = request.site.set_cookie(value, name=COOKIE, max_age=MAX_AGE_SECONDS, path=COOKIE_PATH)
-    return request.site.redirect(START)
+    return request.site.redirect(_next(request) or START)
+
+
+def _next(request: PageRequest) -> str:
+    """Return the page that the login leads to, or an empty text if that is the first one.
+
+    Only pages of the console are accepted, so that a link cannot lead elsewhere.
+    """
+    is_form = (request.headers.get(b"content-type") or "").startswith("application/x-www-form-urlencoded")
+    target = request.field("next") if is_form else request.query.get("next", "")
+    return target if _PAGE.fullmatch(target) else ""
 
 
 def _locked(request: PageRequest) -> HttpResponse | None:
@@ -132,4 +155,4 @@ def _failed(request: PageRequest, error: str) -> HttpResponse:
 def _form(
     request: PageRequest, status: int, *, error: str | None = None, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    return request.site.page("ops/login.html", status, headers, error=error)
+    return request.site.page("ops/login.html", status, headers, error=error, next=_next(request))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -53,6 +53,10 @@ class Site:
         )
         self._templates.filters.update(time=time_element)
         self._templates.globals.update(base=self.base_path, files=f"{self.base_path}{FILES_PATH}")
+
+    def add_filters(self, filters: Mapping[str, Callable[..., Any]]) -> None:
+        """Add filters that templates may use."""
+        self._templates.filters.update(filters)
 
     def page(
         self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **facts: Any

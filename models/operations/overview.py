@@ -17,7 +17,7 @@ from models.messaging.hold import ANY_HOLD_IN_FORCE, HoldScope, is_channel_held,
 from models.notifications.delivery import IS_UNCLAIMED, DeliveryState
 from models.operations.holds import list_holds
 from models.operations.series import CLOCK_SLACK, count_accepted, first_id
-from models.operations.stalls import STALLED_SECONDS, StallKind, find_stalls, is_consumed
+from models.operations.stalls import STALLED_SECONDS, StallKind, duration, find_stalls, is_consumed
 from models.serializers.operations import (
     AttentionJson,
     BrokerStatusJson,
@@ -183,8 +183,9 @@ def _attention(connection: Connection, broker: BrokerStatusJson, dead: int) -> I
         text = f"{dead} dead {'letter waits' if dead == 1 else 'letters wait'} for a decision."
         yield _attend("dead", Severity.WARNING, text, "/ops/dead/?group=1")
     for hold in list_holds(connection):
-        until = f"until {hold['releaseAt']}" if hold["releaseAt"] else "with no end set"
-        text = f"{hold['by']} holds the {hold['scope']} {hold['target']} {until}: {hold['reason']}"
+        until = f"until {hold['releaseAt'][:16].replace('T', ' ')} UTC" if hold["releaseAt"] else "with no end set"
+        for_ = duration((_now(connection) - datetime.fromisoformat(hold["since"])).total_seconds())
+        text = f"{hold['by']} has held the {hold['scope']} {hold['target']} for {for_}, {until}: {hold['reason']}"
         yield _attend("hold", Severity.WARNING, text, "/ops/holds/")
 
 

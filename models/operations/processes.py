@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
+from models.enums import CommandState
 from models.serializers.operations import ProcessJson, ProcessState
 from models.timestamps import iso
 
@@ -74,13 +75,16 @@ def prune_processes(connection: Connection) -> int:
     ).rowcount
 
 
-_LIST: Final = """
+# The record of a worker's last batch stays until its next one: what is finished is no longer in hand.
+_LIST: Final = f"""
 SELECT p.*, p.ended_at IS NOT NULL OR p.last_seen_at < clock_timestamp() - %(gone)s AS is_gone,
-       b.commands AS in_hand
+       ARRAY(SELECT c.id::text FROM commands c
+             WHERE c.id IN (SELECT jsonb_array_elements_text(b.commands)::uuid) AND c.state = '{CommandState.ACCEPTED}'
+             ORDER BY c.id) AS in_hand
 FROM process_heartbeats p LEFT JOIN batches_in_hand b ON b.worker = p.worker
 WHERE p.last_seen_at > clock_timestamp() - %(shown)s
 ORDER BY is_gone, p.kind, p.host, p.started_at DESC
-"""
+"""  # noqa: S608 - our own value
 
 
 def list_processes(connection: Connection) -> list[ProcessJson]:
@@ -90,7 +94,7 @@ def list_processes(connection: Connection) -> list[ProcessJson]:
 
 
 def _process_json(row: Any) -> ProcessJson:
-    in_hand = [] if row.is_gone else list(row.in_hand or [])
+    in_hand = [] if row.is_gone else list(row.in_hand)
     state = ProcessState.GONE if row.is_gone else ProcessState.BUSY if in_hand else ProcessState.IDLE
     # What else is busy than a worker with a batch in hand shows in its numbers.
     if state is ProcessState.IDLE and row.finished_per_minute:

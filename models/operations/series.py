@@ -20,6 +20,12 @@ from models.timestamps import iso
 SERIES: Final = ("accepted", "finished", "rejected", "dead", "waiting", "oldest", "deliveries")
 """The names of the series. ``oldest`` is in seconds; ``waiting`` and ``oldest`` are those at the end of the minute."""
 
+_AGGREGATES: Final = {
+    **{name: f"sum((numbers->>'{name}')::bigint)::bigint" for name in SERIES},
+    "waiting": "max((numbers->>'waiting')::bigint)",
+    "oldest": "max((numbers->>'oldest')::float8)",
+}
+
 STEP: Final = timedelta(minutes=1)
 KEPT: Final = timedelta(days=30)
 MAX_MINUTES: Final = int(KEPT / STEP)
@@ -88,8 +94,13 @@ def record_minute(connection: Connection) -> bool:
     return True
 
 
-def read_series(connection: Connection, metrics: Sequence[str] = SERIES, *, minutes: int = 60) -> SeriesJson:
-    """Return these series for the last complete ``minutes``, oldest first.
+def read_series(
+    connection: Connection, metrics: Sequence[str] = SERIES, *, minutes: int = 60, step_minutes: int = 1
+) -> SeriesJson:
+    """Return these series for the last complete ``minutes``, in steps, oldest first.
+
+    In a step of several minutes, what happened is summed up, and of what waited the most counts. ``step_minutes`` must
+    divide ``minutes``.
 
     :raises InvalidFields: there is no such series, or ``minutes`` is not between 1 and 30 days.
     """
@@ -99,10 +110,16 @@ def read_series(connection: Connection, metrics: Sequence[str] = SERIES, *, minu
         raise InvalidFields({"minutes": [f"Ensure this value is between 1 and {MAX_MINUTES}."]})
     now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     end = now.astimezone(UTC).replace(second=0, microsecond=0)
-    start = end - minutes * STEP
-    rows = connection.exec_driver_sql("SELECT at, numbers FROM minute_series WHERE at >= %s AND at < %s", (start, end))
-    by_minute = {int((row.at - start) / STEP): row.numbers for row in rows}
-    series = {
-        name: [by_minute.get(minute, {}).get(name) for minute in range(minutes)] for name in dict.fromkeys(metrics)
-    }
-    return {"start": iso(start), "stepSeconds": int(STEP.total_seconds()), "series": series}
+    start, step = end - minutes * STEP, step_minutes * STEP
+    rows = connection.exec_driver_sql(_STEPS, {"start": start, "end": end, "step": step})
+    by_step = {row.step: row for row in rows}
+    steps = [by_step.get(number) for number in range(minutes // step_minutes)]
+    series = {name: [getattr(row, name, None) for row in steps] for name in dict.fromkeys(metrics)}
+    return {"start": iso(start), "stepSeconds": int(step.total_seconds()), "series": series}
+
+
+_STEPS: Final = f"""
+SELECT floor(extract(epoch FROM at - %(start)s) / extract(epoch FROM %(step)s))::int AS step,
+       {", ".join(f"{aggregate} AS {name}" for name, aggregate in _AGGREGATES.items())}
+FROM minute_series WHERE at >= %(start)s AND at < %(end)s GROUP BY 1
+"""  # noqa: S608 - our own expressions

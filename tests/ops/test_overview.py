@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, insert, update
+from sqlalchemy import func, insert, select, update
 
 from models.base import new_id
 from models.enums import Lane
+from models.messaging.attempts import record_in_flight
 from models.messaging.canary import canaries
 from models.messaging.command_ledger import commands
+from models.messaging.hold import holds
 from models.operations.dead import list_dead, list_dead_groups
 from models.operations.holds import place_hold
 from models.operations.overview import read_overview, read_queues
@@ -94,6 +96,7 @@ def test_what_is_wrong_needs_attention(harness: Harness, acme: Acme) -> None:
         facts = ProcessFacts(new_id(), "relay", "host", 1, "1")
         connection.exec_driver_sql(REPORT, report_parameters(facts, ProcessReport(0, None, None)))
         connection.execute(update(process_heartbeats).values(last_seen_at=old))
+        connection.execute(update(holds).values(since=old))
         seen = read_overview(
             connection, broker={"status": BrokerState.UNREACHABLE, "kind": "rabbitmq", "detail": "It is away."}
         )
@@ -103,6 +106,11 @@ def test_what_is_wrong_needs_attention(harness: Harness, acme: Acme) -> None:
         ("no_consumer", "critical"),
         ("process", "critical"),
         ("hold", "warning"),
+    ]
+    assert [entry["text"] for entry in seen["attention"][1:]] == [
+        "No worker has consumed the queue bulk for 5 min.",
+        "No relay has reported itself for 5 min: the last one is gone.",
+        "ops:1 has held the type comment.post for 5 min, with no end set: spam",
     ]
 
 
@@ -186,14 +194,28 @@ def test_a_process_reports_itself_until_it_ends(harness: Harness) -> None:
     assert ended["state"] == "gone"
 
 
+def test_a_worker_has_in_hand_what_it_has_claimed_until_it_is_finished(harness: Harness, acme: Acme) -> None:
+    finished = accept_comments(harness, 2, **acme.by("mem"))
+    harness.apply()
+    claimed = accept_comments(harness, 1, **acme.by("mem"))
+    with harness.engine.begin() as connection:
+        facts = ProcessFacts(new_id(), "worker", "host", 1, "1", ["bulk"], "w1")
+        connection.exec_driver_sql(REPORT, report_parameters(facts, ProcessReport(5, 0, 1)))
+        record_in_flight(connection, "w1", [*finished, *claimed])
+    busy = processes(harness)[0]
+
+    harness.apply()
+    idle = processes(harness)[0]
+
+    assert (busy["state"], busy["inHand"]) == ("busy", list(map(str, claimed)))
+    assert (idle["state"], idle["inHand"]) == ("idle", [])
+
+
 def test_a_process_that_stays_silent_is_gone_and_forgotten_after_an_hour(harness: Harness) -> None:
     with harness.engine.begin() as connection:
         facts = ProcessFacts(new_id(), "worker", "host", 1, "1", ["bulk"], "w1")
         connection.exec_driver_sql(REPORT, report_parameters(facts, ProcessReport(5, 300, 1)))
-        connection.exec_driver_sql(
-            "INSERT INTO batches_in_hand (worker, commands, server_started) VALUES ('w1', '[\"a\"]', now())"
-        )
-    assert (processes(harness)[0]["state"], processes(harness)[0]["inHand"]) == ("busy", ["a"])
+    assert processes(harness)[0]["state"] == "busy"
 
     for minutes, states in ((1, ["gone"]), (70, [])):
         with harness.engine.begin() as connection:
@@ -222,6 +244,19 @@ def test_the_numbers_of_a_minute_are_recorded_once(harness: Harness, acme: Acme)
     assert series["stepSeconds"] == 60
     assert series["series"]["finished"] == [None, None, 3]
     assert series["series"]["waiting"] == [None, None, 1]
+
+
+def test_in_a_step_of_several_minutes_events_are_summed_up_and_of_the_waiting_the_most_counts(harness: Harness) -> None:
+    with harness.engine.begin() as connection:
+        end = connection.execute(select(func.date_trunc("minute", func.clock_timestamp()))).scalar_one()
+        for minutes, numbers in ((30, {"dead": 1, "oldest": 0.5}), (16, {"dead": 2, "oldest": 9}), (1, {"dead": 4})):
+            values = {"at": end - timedelta(minutes=minutes), "numbers": numbers}
+            connection.execute(insert(minute_series).values(values))
+
+        series = read_series(connection, ["dead", "oldest"], minutes=45, step_minutes=15)
+
+    assert series["stepSeconds"] == 900
+    assert series["series"] == {"dead": [None, 3, 4], "oldest": [None, 9, None]}
 
 
 def test_numbers_are_kept_for_thirty_days(harness: Harness) -> None:

@@ -34,8 +34,8 @@ def test_an_operator_sees_every_queue_and_what_holds_it(gateway: Gateway, harnes
         page = client.get("/ops/")
 
     assert page.status_code == 200
-    assert all(f'<th scope="row">{lane.value}</th>' in page.text for lane in Lane)
-    assert "held: &lt;import&gt; floods acme" in page.text
+    assert all(f'#{lane.value}">{lane.value}</a></th>' in page.text for lane in Lane)
+    assert "by otto: &lt;import&gt; floods acme" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
 

@@ -10,7 +10,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.container import Container
-from gateway.ops.console import overview
+from gateway.ops.console import holds, overview, processes, queues
+from gateway.ops.console.formats import FILTERS
 from gateway.ops.console.operator import ConsoleHandler, for_operators
 from gateway.pages.page import Page
 from gateway.pages.site import Site
@@ -20,11 +21,15 @@ FILES_PATH: Final = "/ops/files"
 
 PAGES: Final[Mapping[str, Mapping[str, ConsoleHandler]]] = {
     **overview.PAGES,
+    **queues.PAGES,
+    **processes.PAGES,
+    **holds.PAGES,
 }
 
 
 def routes(container: Container, site: Site) -> list[Route | Mount]:
     """Return the routes of the console. Each page needs an operator's session."""
+    site.add_filters(FILTERS)
     return [
         *(
             Route(

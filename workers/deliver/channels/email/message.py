@@ -36,7 +36,7 @@ HEADING: Final = "New Alert Activity"
 
 STATUS_COLORS: Final = {
     IncidentStatus.OPEN: "#2f5bd8",
-    IncidentStatus.WARNING: "#b25e09",
+    IncidentStatus.WARNING: "#a35407",
     IncidentStatus.CRITICAL: "#c62a2f",
     IncidentStatus.CLOSED: "#2b7a4b",
 }
