@@ -11,6 +11,7 @@ ADVICE: Final[Mapping[str, str]] = {
     ),
     "no_consumer": "Start a worker for this queue: tocsin worker --lanes NAME. If one runs, read its last log lines.",
     "stalled": "See on Workers what has been in hand for long, then read that worker's last log lines and restart it.",
+    "oldest": "More arrives than the workers finish: start more workers, or hold the caller or type that floods it.",
     "relay": "Start a relay: tocsin relay. If one runs, read its last log lines.",
     "notifier": "Start a notifier: tocsin notifier. If one runs, look for notifier.event_deferred in its log.",
     "process": "Read the last log lines on its host, then start it again. Workers says which host that was.",
