@@ -51,6 +51,8 @@ class TocsinWithRoles(Tocsin):
     def limit(self, *, by_row: bool) -> None:
         """Put the limits in force, or grant the same tables without limits on rows and columns."""
         with self.engine.begin() as connection:
+            # An autovacuum of the table that began in between would end in a deadlock.
+            connection.exec_driver_sql("LOCK TABLE commands")
             grant_to_existing_roles(connection)
             if not by_row:
                 connection.exec_driver_sql("ALTER TABLE commands DISABLE ROW LEVEL SECURITY")
