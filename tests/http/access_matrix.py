@@ -671,19 +671,27 @@ def _compare(caller: Caller, request: Request, found: Cell) -> Iterator[Mismatch
 
 
 def send_all(
-    gateway: Gateway, caller: Caller, requests: Iterable[Request], world: World, *, key: str | None = None
+    gateway: Gateway,
+    caller: Caller,
+    requests: Iterable[Request],
+    world: World,
+    *,
+    key: str | None = None,
+    prefer: str = "respond-async",
 ) -> list[httpx.Response]:
     """Send requests one after another. With ``key``, each has the idempotency key that begins with it."""
     with httpx.Client(base_url=gateway.url, timeout=30, verify=False) as client:
         return [
-            _send(client, caller, request, world, key=key and f"{key}-{number}")
+            _send(client, caller, request, world, key=key and f"{key}-{number}", prefer=prefer)
             for number, request in enumerate(requests)
         ]
 
 
-def _send(client: httpx.Client, caller: Caller, request: Request, world: World, *, key: str | None) -> httpx.Response:
+def _send(
+    client: httpx.Client, caller: Caller, request: Request, world: World, *, key: str | None, prefer: str
+) -> httpx.Response:
     names = _names(caller, request, world)
-    headers = {"Prefer": "respond-async"}
+    headers = {"Prefer": prefer}
     if caller.token is not None:
         headers["Authorization"] = f"Bearer {caller.token}"
     if key is not None:
