@@ -44,9 +44,7 @@ def mutants() -> Iterator[Mutant]:
         before = _line(node)
         change()
         after = _line(node)
-        removed = before.replace(after, "") if after in before else before
-        if removed.strip(" andor") not in SYSTEM and before != f"if {SYSTEM[0]}:":
-            yield Mutant(f"{function}:{node.lineno}: {before} → {after}", ast.fix_missing_locations(tree))
+        yield Mutant(f"{function}:{node.lineno}: {before} → {after}", ast.fix_missing_locations(tree))
 
 
 def _line(node: ast.AST) -> str:
@@ -66,11 +64,13 @@ def _places(tree: ast.Module) -> Iterator[_Place]:
 
 def _changes(node: ast.AST) -> Iterator[Callable[[], None]]:
     match node:
-        case ast.If():
+        case ast.If(test=test) if ast.unparse(test) not in SYSTEM:
             yield lambda: setattr(node, "test", ast.Constant(value=False))
-        case ast.BoolOp(values=values):
-            for index in range(len(values)):
-                yield partial(values.__delitem__, index)
+        case ast.BoolOp(op=op, values=values):
+            neutral = isinstance(op, ast.And)
+            for index, value in enumerate(values):
+                if ast.unparse(value) not in SYSTEM:
+                    yield partial(values.__setitem__, index, ast.Constant(value=neutral))
         case ast.BinOp(op=ast.BitAnd(), left=left):
             yield lambda: _replace(node, left)
         case ast.Expr(value=ast.Call()):
@@ -114,6 +114,7 @@ def mutated(request: pytest.FixtureRequest) -> Iterator[None]:
     policy._role_scopes.cache_clear()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutated", [pytest.param(each, id=each.name) for each in mutants()], indirect=True)
 def test_a_removed_check_turns_a_cell_red(
     mutated: None,
