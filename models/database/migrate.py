@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,9 +78,9 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         before = revision_of(connection)
         connection.rollback()
         if before != head_revision():
-            _upgrade(connection)
+            _retry_while_locked(connection, partial(upgrade_to, connection, "head"))
+        _retry_while_locked(connection, partial(grant_to_existing_roles, connection))
         with connection.begin():
-            grant_to_existing_roles(connection)
             _reset_transaction_ids(connection)
         return before, head_revision()
 
@@ -123,14 +123,17 @@ def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def _upgrade(connection: Connection) -> None:
-    # Restores, which may wait for locks indefinitely, do not call this function.
+def _retry_while_locked(connection: Connection, change: Callable[[], None]) -> None:
+    """Change the schema and commit, again and again if a table stays locked for longer than other statements may wait.
+
+    Restores, which may wait for locks indefinitely, do not call this function.
+    """
     connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
     connection.commit()
     deadline = time.monotonic() + RETRY_LIMIT_SECONDS
     while True:
         try:
-            upgrade_to(connection, "head")
+            change()
             connection.commit()
             break
         except OperationalError as error:

@@ -120,7 +120,7 @@ def assign_ids(connection: Connection, section: str, rows: Sequence[Row]) -> Non
         raise DirectoryError([f"{section}: no ids are left after {max(given, last)}; give every new object an id"])
     if given > last:
         connection.exec_driver_sql(
-            "SELECT setval(%(sequence)s::regclass, %(given)s)", {"sequence": sequence, "given": given}
+            "SELECT advance_directory_sequence(%(sequence)s, %(given)s)", {"sequence": sequence, "given": given}
         )
     generated = connection.exec_driver_sql(
         "SELECT nextval(%(sequence)s::regclass) FROM generate_series(1, %(count)s)",

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 
 from models.alert_rules.alert_rule import alert_rule_snoozes
 from models.alert_rules.enums import ActionType, TargetType
+from tasks.commands.alert_rules import DeleteRule
 from tasks.commands.subscriptions import Subscribe
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_trigger, an_action
@@ -283,6 +284,20 @@ def test_a_deleted_rule_and_another_organizations_rule_are_404(
     deleted, _ = rule.observe(120)
 
     assert (abroad, deleted) == (404, 404)
+
+
+def test_a_rule_may_be_deleted_in_the_same_batch_in_which_it_is_observed(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
+    observed = rule.accept(1)
+    deleted = harness.accept(DeleteRule.model_validate({"alertRule": rule.rule_id}), **acme.by("own"))
+
+    harness.apply()
+
+    rows = [harness.ledger_row(id_) for id_ in (observed, deleted)]
+    assert [(row["outcome_status"], row["attempts"]) for row in rows] == [(201, 1), (204, 1)]
+    assert len(harness.results) == 1
+    assert rule.rows("SELECT FROM alert_rule_progress") == []
 
 
 def test_sending_a_value_requires_permission_to_create_rules_and_access_to_the_project(

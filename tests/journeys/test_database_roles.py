@@ -9,12 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.pool import NullPool
 
-from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
+from models.database.grants import GRANTS
 from models.directory.importer import import_directory, read_document
 from models.operations.command_details import read_command
 from models.operations.dead import DeadSelection, discard_dead
@@ -32,6 +29,7 @@ from tests.conftest import Database
 from tests.faults.ledger import states
 from tests.handlers.acme import Acme
 from tests.harness import Harness
+from tests.journeys.roles import engine_of
 from tests.journeys.stack import ACME, post_until_accepted
 from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.ops.ledger import accept_comments, bury
@@ -50,24 +48,6 @@ VALUE = {"project": "p1", "value": 101, "timestamp": "2026-11-26T10:00:00Z"}
 INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": "checkout"}
 
 
-@pytest.fixture
-def urls(database: Database) -> Iterator[dict[str, str]]:
-    """The DATABASE_URL for each process, with a login role that is a member of the process's role."""
-    with database.engine.begin() as connection:
-        create_roles(connection)
-        grant_to_existing_roles(connection)
-        for role in GRANTS:
-            connection.exec_driver_sql(f"CREATE ROLE {role}_login LOGIN IN ROLE {role}")
-    yield {
-        role.removeprefix("tocsin_"): make_url(database.url).set(username=f"{role}_login").render_as_string()
-        for role in GRANTS
-    }
-    with database.engine.begin() as connection:
-        for role in GRANTS:
-            connection.exec_driver_sql(f"DROP OWNED BY {role}")
-            connection.exec_driver_sql(f"DROP ROLE {role}_login, {role}")
-
-
 @contextlib.contextmanager
 def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> Iterator[str]:
     """Run gateway, worker, relay and notifier, each with its own DATABASE_URL; yield the gateway's URL."""
@@ -82,10 +62,6 @@ def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> 
             environment = servers.environment | {"DATABASE_URL": urls[name]}
             running.enter_context(running_process(name, *words, environment=environment, log=folder / f"{name}.log"))
         yield f"http://127.0.0.1:{port}"
-
-
-def engine_of(url: str) -> Engine:
-    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
 
 
 @pytest.mark.slow
@@ -155,38 +131,6 @@ def test_an_alert_rules_life_cycle_works_with_a_database_role_for_each_process(
 
     assert [made.status_code, *(each.status_code for each in responses)] == [201, 201, 200, 200, 201, 200, 204, 204]
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
-
-
-@pytest.mark.parametrize(
-    ("role", "statement"),
-    [
-        ("gateway", "UPDATE incidents SET status = 2"),
-        ("gateway", "INSERT INTO incident_activities SELECT * FROM incident_activities"),
-        ("gateway", "DELETE FROM incident_subscriptions"),
-        ("gateway", "UPDATE alert_rules SET status = 4"),
-        ("gateway", "DELETE FROM alert_rule_snoozes"),
-        ("notifier", "UPDATE alert_rules SET status = 4"),
-        ("gateway", "UPDATE commands SET outcome_status = 200"),
-        ("gateway", "UPDATE commands SET payload = '{}'"),
-        ("gateway", "DELETE FROM commands"),
-        ("gateway", "INSERT INTO notifications SELECT * FROM notifications"),
-        ("gateway", "TRUNCATE commands"),
-        ("gateway", "CREATE TABLE mine (id int)"),
-        ("worker", "UPDATE tokens SET act_as = true"),
-        ("worker", "UPDATE users SET is_superuser = true"),
-        ("relay", "SELECT hash FROM tokens"),
-        ("relay", "UPDATE incidents SET status = 2"),
-        ("relay", "UPDATE events SET body = '{}'"),
-        ("relay", "INSERT INTO commands (id) SELECT id FROM commands"),
-        ("notifier", "SELECT hash FROM tokens"),
-        ("notifier", "UPDATE incidents SET status = 2"),
-        ("notifier", "DELETE FROM incident_subscriptions"),
-        ("ops", "UPDATE incidents SET status = 2"),
-    ],
-)
-def test_no_role_can_do_another_roles_work(urls: dict[str, str], role: str, statement: str) -> None:
-    with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
-        connection.exec_driver_sql(statement)
 
 
 def test_operators_work_with_the_role_of_the_process_that_does_it(

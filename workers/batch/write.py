@@ -22,7 +22,7 @@ from workers.batch.changes import Changes
 from workers.batch.write_chat import write_chat_destinations
 from workers.batch.write_observations import write_observations
 from workers.batch.write_preferences import write_preferences
-from workers.batch.write_rules import write_rules
+from workers.batch.write_rules import purge_rules, write_rules
 from workers.batch.write_webhooks import write_webhooks
 
 _INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
@@ -120,6 +120,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     _mark_as_read(connection, changes)
     write_preferences(connection, changes.preferences)
     write_observations(connection, changes.observed)
+    purge_rules(connection, changes.rules)
     insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     write_webhooks(connection, changes.webhooks)

@@ -57,6 +57,13 @@ def write_rules(connection: Connection, changes: RuleChanges) -> None:
         ("rule_id", "user_id", "owner_id", "until", "date_added"),
         ((each.rule_id, each.user_id, each.owner_id, each.until, each.date_added) for each in changes.snoozes.values()),
     )
+
+
+def purge_rules(connection: Connection, changes: RuleChanges) -> None:
+    """Delete the rows of purged rules, with the rows that refer to them.
+
+    This comes last, because earlier commands of the batch may have written such rows.
+    """
     if changes.purged:
         connection.exec_driver_sql("DELETE FROM alert_rules WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.purged})
 
