@@ -1,14 +1,18 @@
 """Take pictures of a running demo's pages for the README: `python -m tests.screenshots NAME=URL …`.
 
 A name that ends with `-phone` is taken at the width of a phone, and one that ends with `-dark` in dark colours.
-Pictures are written to docs/images/.
+Pictures are written to docs/images/. Tests take some themselves, into the folder that the environment variable
+SCREENSHOTS names: `SCREENSHOTS=docs/images python -m pytest tests/ops`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
+
+from playwright.sync_api import Page
 
 from tests.chromium import DESKTOP, PHONE, find_chromium, open_tab, running_chromium
 
@@ -31,6 +35,17 @@ def take_screenshots(pictures: dict[str, str], folder: Path = IMAGES) -> list[Pa
                 files.append(folder / f"{name}.png")
                 tab.page.screenshot(path=files[-1])
     return files
+
+
+def keep_screenshot(page: Page, name: str, *, size: dict[str, int] | None = None) -> None:
+    """Take a picture in a test, if the environment names the folder in SCREENSHOTS; of a tab of this size, if given."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        usual = page.viewport_size
+        if size is not None:
+            page.set_viewport_size({"width": size["width"], "height": size["height"]})
+        page.screenshot(path=Path(folder) / f"{name}.png")
+        if usual is not None:
+            page.set_viewport_size(usual)
 
 
 if __name__ == "__main__":

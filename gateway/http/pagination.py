@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -121,7 +121,34 @@ def page_response(
     query: QueryParams,
     continues_at: Key | None = None,
 ) -> HttpResponse:
-    """Return a page's rows as a response with a ``Link`` header.
+    """Return a page's rows as a response with a ``Link`` header. See :func:`show_page` for the parameters."""
+    shown = show_page(page, rows, key_of=key_of, continues_at=continues_at)
+    links = (
+        _link(url, query, rel, neighbour.cursor, has=neighbour.has_rows)
+        for rel, neighbour in (("previous", shown.previous), ("next", shown.next))
+    )
+    return json_response(200, [serialize(row) for row in shown.rows], {"Link": ", ".join(links)})
+
+
+class Neighbour(NamedTuple):
+    """The page before or after another one, and whether it has rows."""
+
+    cursor: Cursor
+    has_rows: bool
+
+
+class ShownPage(NamedTuple):
+    """The rows of a page, in the order of the list, and its neighbours."""
+
+    rows: list[Any]
+    previous: Neighbour
+    next: Neighbour
+
+
+def show_page(
+    page: Page, rows: Sequence[Any], *, key_of: Callable[[Any], Key], continues_at: Key | None = None
+) -> ShownPage:
+    """Return a page's rows and its neighbours.
 
     ``rows`` holds up to ``page.limit`` rows, in the order in which they were read. If the search for them stopped
     early, ``continues_at`` is the key after which it continues.
@@ -138,8 +165,7 @@ def page_response(
     # least the row that the cursor came from.
     has_before = has_more if backwards else page.cursor.key is not None
     has_after = page.cursor.key is not None if backwards else has_more
-    links = (_link(url, query, "previous", before, has=has_before), _link(url, query, "next", after, has=has_after))
-    return json_response(200, [serialize(row) for row in shown], {"Link": ", ".join(links)})
+    return ShownPage(shown, Neighbour(before, has_before), Neighbour(after, has_after))
 
 
 def slice_page(rows: Sequence[Any], page: Page, *, key_of: Callable[[Any], Key], descending: bool = False) -> list[Any]:

@@ -18,24 +18,16 @@ from gateway.api.endpoint import Endpoint, Handler, Operation, Parameter
 from gateway.http.pagination import Key, cursor_int, cursor_text, cursor_uuid, page_response, parse_page, slice_page
 from gateway.http.parsing import BODY_LIMIT_BYTES
 from gateway.http.responses import HttpResponse, StreamedResponse, json_response
-from gateway.ops.bodies import (
-    Fields,
-    body_fields,
-    command_ids,
-    moment,
-    number,
-    one_of,
-    plain_text,
-    query_fields,
-)
+from gateway.ops.bodies import body_fields, number, one_of, plain_text, query_fields
 from gateway.ops.explain import explain_incident
+from gateway.ops.filters import audit_filters, command_filters, dead_filters, dead_selection, delivery_filters
 from models.enums import Channel, CommandState, Lane, OpsRole
 from models.notifications.delivery import DeliveryState
 from models.operations.audit import list_audit
 from models.operations.command_details import read_command
-from models.operations.commands import CommandFilters, search_commands
-from models.operations.dead import DeadSelection, discard_dead, list_dead, list_dead_groups
-from models.operations.deliveries import DeliveryFilters, list_deliveries, read_delivery, retry_delivery
+from models.operations.commands import search_commands
+from models.operations.dead import discard_dead, list_dead, list_dead_groups
+from models.operations.deliveries import list_deliveries, read_delivery, retry_delivery
 from models.operations.holds import list_holds, place_hold, release_hold
 from models.operations.keyset import Listing, Window
 from models.operations.processes import list_processes
@@ -48,7 +40,7 @@ from models.operations.requeue import (
     stop_operation,
 )
 from models.operations.series import MAX_MINUTES, SERIES, read_series
-from models.refusals import FIELD_REQUIRED, InvalidFields
+from models.refusals import FIELD_REQUIRED
 from models.types import JSON
 from tasks.commands.catalog import CATALOG
 from tasks.commands.fields import integer, text, timestamp
@@ -110,18 +102,7 @@ async def follow_operations(context: RequestContext) -> HttpResponse:
 async def search_ledger(context: RequestContext) -> HttpResponse:
     """Return the commands that match all filters, newest first."""
     fields = query_fields(context)
-    state = fields.optional("state", one_of(CommandState))
-    filters = CommandFilters(
-        organization=fields.optional("organization", plain_text),
-        incident=fields.optional("incident", number),
-        user=fields.optional("user", plain_text),
-        type=fields.optional("type", plain_text),
-        state=None if state is None else CommandState(state),
-        queue=fields.optional("queue", one_of(Lane)),
-        accepted_from=fields.optional("from", moment),
-        accepted_to=fields.optional("to", moment),
-        query=fields.optional("query", plain_text),
-    )
+    filters = command_filters(fields)
     fields.require_valid()
     return await _listed(context, lambda connection, window: search_commands(connection, filters, window))
 
@@ -137,25 +118,21 @@ async def list_dead_letters(context: RequestContext) -> HttpResponse:
     """Return dead commands, newest first or, with ``group=1``, the groups of those with the same type and error."""
     fields = query_fields(context)
     grouped = fields.optional("group", one_of(_FLAGS))
-    organization = fields.optional("organization", plain_text)
-    type_ = fields.optional("type", plain_text)
-    fingerprint = fields.optional("fingerprint", plain_text)
+    filters = dead_filters(fields)
     fields.require_valid()
     if grouped is not None and _FLAGS[grouped]:
         groups = await context.container.operations.read(partial(list_dead_groups, most=MAX_GROUPS))
         return _sliced(context, groups, key_of=lambda group: (group["lastAt"], group["fingerprint"]))
     return await _listed(
         context,
-        lambda connection, window: list_dead(
-            connection, organization=organization, type_=type_, fingerprint=fingerprint, window=window
-        ),
+        lambda connection, window: list_dead(connection, window=window, **filters),
     )
 
 
 async def requeue_dead(context: RequestContext) -> HttpResponse:
     """Start a requeue of dead commands and return 202 with it or, for a dry run, 200 with what it would do."""
     fields = await body_fields(context, "ids", "fingerprint", "all", "dryRun", "ratePerSecond", "stopAfter", "reason")
-    selection = _selection(fields)
+    selection = dead_selection(fields)
     rate = fields.optional("ratePerSecond", integer)
     given = fields.optional("stopAfter", integer)
     stop_after = DEFAULT_STOP_AFTER if given is None else given
@@ -182,7 +159,7 @@ async def requeue_dead(context: RequestContext) -> HttpResponse:
 async def discard_dead_letters(context: RequestContext) -> HttpResponse:
     """Discard dead commands for good, and return 200 with their number. Their callers read ``discarded``."""
     fields = await body_fields(context, "ids", "fingerprint", "all", "reason")
-    selection, reason = _selection(fields), fields.reason()
+    selection, reason = dead_selection(fields), fields.reason()
     fields.require_valid()
     discard = partial(discard_dead, selection=selection, reason=reason, by=context.caller.audit_name)
     return json_response(200, await context.container.operations.write(discard))
@@ -203,20 +180,6 @@ async def stop_requeue(context: RequestContext) -> HttpResponse:
         stop_operation, operation_id=context.row_id("operation"), reason=reason, by=context.caller.audit_name
     )
     return json_response(200, await context.container.operations.write(stop))
-
-
-def _selection(fields: Fields) -> DeadSelection:
-    selection = DeadSelection(
-        ids=fields.optional("ids", command_ids),
-        fingerprint=fields.optional("fingerprint", text),
-        all=fields.flag("all"),
-    )
-    if not {"ids", "fingerprint", "all"} & fields.errors.keys():
-        try:
-            selection.require_valid()
-        except InvalidFields as refusal:
-            fields.errors |= refusal.body
-    return selection
 
 
 # --- holds ---------------------------------------------------------------------------------------------------------
@@ -265,14 +228,7 @@ async def release_target(context: RequestContext) -> HttpResponse:
 async def list_all_deliveries(context: RequestContext) -> HttpResponse:
     """Return the deliveries that match all filters, newest first."""
     fields = query_fields(context)
-    state = fields.optional("state", one_of(DeliveryState))
-    filters = DeliveryFilters(
-        organization=fields.optional("organization", plain_text),
-        incident=fields.optional("incident", number),
-        user=fields.optional("user", plain_text),
-        channel=fields.optional("channel", one_of(Channel)),
-        state=None if state is None else DeliveryState(state),
-    )
+    filters = delivery_filters(fields)
     fields.require_valid()
     return await _listed(
         context,
@@ -312,8 +268,11 @@ async def explain_person(context: RequestContext) -> HttpResponse:
 
 
 async def read_audit(context: RequestContext) -> HttpResponse:
-    """Return what operators have changed, newest first."""
-    return await _listed(context, list_audit)
+    """Return what operators have changed and all filters match, newest first."""
+    fields = query_fields(context)
+    filters = audit_filters(fields)
+    fields.require_valid()
+    return await _listed(context, partial(list_audit, filters=filters))
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------
@@ -534,7 +493,20 @@ ENDPOINTS: Final = (
             )
         },
     ),
-    _endpoint("audit/", {"GET": _read(read_audit, "List what operators have changed", "AuditEntry", is_list=True)}),
+    _endpoint(
+        "audit/",
+        {
+            "GET": _read(
+                read_audit,
+                "List what operators have changed",
+                "AuditEntry",
+                Parameter("by", "Who did it."),
+                Parameter("action", "An action, such as hold.placed, or its noun, such as hold."),
+                Parameter("target", "A part of the target."),
+                is_list=True,
+            )
+        },
+    ),
     _endpoint(
         "stream/",
         {

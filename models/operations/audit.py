@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, or_, select
 from sqlalchemy.engine import Connection
 
 from models.operations.keyset import Entry, Listing, Window
@@ -51,12 +52,36 @@ def record_audit(
     )
 
 
-def list_audit(connection: Connection, window: Window = Window()) -> Listing[AuditEntryJson]:  # noqa: B008 - immutable
+@dataclass(frozen=True, slots=True)
+class AuditFilters:
+    """What to list. All filters that are given must match.
+
+    ``by`` is who did it, ``action`` a noun, such as ``hold``, or all of an action, and ``target`` a part of the target.
+    """
+
+    by: str | None = None
+    action: str | None = None
+    target: str | None = None
+
+
+def list_audit(
+    connection: Connection,
+    window: Window = Window(),  # noqa: B008 - immutable
+    filters: AuditFilters = AuditFilters(),
+) -> Listing[AuditEntryJson]:
     """Return entries of the audit log, newest first. Their key is ``(id,)``."""
-    query = select(audit_entries).limit(window.limit)
-    key = audit_entries.c.id
+    table = audit_entries
+    query = select(table).limit(window.limit)
+    key = table.c.id
     query = query.order_by(key.asc() if window.backwards else key.desc())
     if window.key is not None:
         query = query.where(key.op(window.operator)(window.key[0]))
+    if filters.by is not None:
+        query = query.where(table.c.who == filters.by)
+    if filters.action is not None:
+        noun = func.split_part(table.c.action, ".", 1)
+        query = query.where(or_(table.c.action == filters.action, noun == filters.action))
+    if filters.target is not None:
+        query = query.where(func.strpos(func.lower(table.c.target), filters.target.lower()) > 0)
     rows = connection.execute(query).mappings()
     return Listing([Entry((row["id"],), audit_entry_json(dict(row))) for row in rows])

@@ -40,6 +40,7 @@ def read_command(connection: Connection, command_id: UUID, *, with_texts: bool) 
     outcome: OutcomeJson | None = (
         None if row.outcome_status is None else {"status": int(row.outcome_status), "body": body}
     )
+    events = _read_events(connection, row)
     return {
         **command_facts_json(row, held.get(row.id)),
         "outcome": outcome,
@@ -47,7 +48,9 @@ def read_command(connection: Connection, command_id: UUID, *, with_texts: bool) 
         "idempotencyKey": row.idempotency_key,
         "traceId": None if row.traceparent is None else [*row.traceparent.split("-"), ""][1] or None,
         "requestId": row.request_id,
-        "timeline": _timeline_json(sorted(_steps(connection, row), key=lambda step: step.at)),
+        "incident": _incident(row, events),
+        "activities": [str(activity) for activity in _activities(events)],
+        "timeline": _timeline_json(sorted(_steps(connection, row, events), key=lambda step: step.at)),
     }
 
 
@@ -61,6 +64,20 @@ FROM commands c {JOINS} WHERE c.id = %(id)s
 """  # noqa: S608 - our own columns
 
 
+def _incident(row: Any, events: Sequence[Any]) -> str | None:
+    """Return the number of the incident that the command is about: by its events or, without any, as it was sent."""
+    for event in events:
+        kind, _, number = event.subject.partition("/")
+        if kind == "incidents":
+            return str(number)
+    sent = row.payload.get("incident") if isinstance(row.payload, dict) else None
+    return sent if isinstance(sent, str) and sent.isascii() and sent.isdigit() else None
+
+
+def _activities(events: Sequence[Any]) -> list[int]:
+    return list(dict.fromkeys(event.activity_id for event in events if event.activity_id is not None))
+
+
 def _timeline_json(steps: Sequence[_Step]) -> list[TimelineEntryJson]:
     entries: list[TimelineEntryJson] = []
     before = steps[0].at if steps else None
@@ -71,7 +88,7 @@ def _timeline_json(steps: Sequence[_Step]) -> list[TimelineEntryJson]:
     return entries
 
 
-def _steps(connection: Connection, row: Any) -> Iterator[_Step]:
+def _steps(connection: Connection, row: Any, events: Sequence[Any]) -> Iterator[_Step]:
     yield _Step(row.accepted_at, TimelineStep.ACCEPTED, f"on queue {row.lane}, subject {row.subject}")
     yield from _hold_steps(connection, row)
     yield from _failure_steps(connection, row)
@@ -80,7 +97,7 @@ def _steps(connection: Connection, row: Any) -> Iterator[_Step]:
         yield _Step(row.claimed_at, TimelineStep.CLAIMED, "by a worker")
     if row.finished_at is not None:
         yield _Step(row.finished_at, TimelineStep(row.state), _outcome_detail(row))
-    yield from _event_steps(connection, row)
+    yield from _event_steps(connection, events)
 
 
 def _outcome_detail(row: Any) -> str:
@@ -169,7 +186,7 @@ WHERE d.id = ANY(ARRAY(
 """
 
 
-def _event_steps(connection: Connection, row: Any) -> Iterator[_Step]:
+def _read_events(connection: Connection, row: Any) -> Sequence[Any]:
     parameters = {
         "id": row.id,
         "low": first_id((row.claimed_at or row.accepted_at) - CLOCK_SLACK),
@@ -180,7 +197,10 @@ def _event_steps(connection: Connection, row: Any) -> Iterator[_Step]:
     if row.finished_at is None:
         # Only the events about the command itself can exist.
         parameters["high"] = parameters["low"]
-    events = connection.exec_driver_sql(_EVENTS, parameters).all()
+    return connection.exec_driver_sql(_EVENTS, parameters).all()
+
+
+def _event_steps(connection: Connection, events: Sequence[Any]) -> Iterator[_Step]:
     for event in events:
         yield _Step(event.date_created, TimelineStep.EVENT, f"{event.type} on {event.subject}, event {event.id}")
         if event.announced_at is not None:
@@ -188,14 +208,13 @@ def _event_steps(connection: Connection, row: Any) -> Iterator[_Step]:
         # An event that notifies nobody is marked as planned when it is written.
         if event.planned_at is not None and event.planned_at > event.date_created:
             yield _Step(event.planned_at, TimelineStep.PLANNED, f"{event.type} on {event.subject}")
-    activities = [event.activity_id for event in events if event.activity_id is not None]
     if not events:
         return
-    named = {"activities": activities, "events": [event.id for event in events]}
+    named = {"activities": _activities(events), "events": [event.id for event in events]}
     for decision in connection.exec_driver_sql(_DECISIONS, named):
-        detail = f"{decision.outcome} by {decision.channel} for {decision.username}, rule {decision.rule}"
+        detail = f"{decision.username}, {decision.channel}: {decision.outcome} by rule {decision.rule}"
         yield _Step(decision.at, TimelineStep.DECISION, detail)
     for delivery in connection.exec_driver_sql(_DELIVERIES, named):
-        whom = f" for {delivery.username}" if delivery.username else ""
-        detail = f"{delivery.channel}{whom}, {delivery.state}, delivery {delivery.id}"
+        whom = f"{delivery.username}, " if delivery.username else ""
+        detail = f"{whom}{delivery.channel}: {delivery.state}, delivery {delivery.id}"
         yield _Step(delivery.finished_at or delivery.date_created, TimelineStep.DELIVERY, detail)

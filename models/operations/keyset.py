@@ -35,6 +35,22 @@ class Window(NamedTuple):
         """The SQL sort direction."""
         return "ASC" if self.backwards else "DESC"
 
+    def of(self, rows: Sequence[Entry[JsonT]]) -> list[Entry[JsonT]]:
+        """Return the window's part of a complete list, which is sorted from the newest row to the oldest.
+
+        >>> [row.json for row in Window(limit=2, key=(3,)).of([Entry((key,), key) for key in (4, 3, 2, 1)])]
+        [2, 1]
+        """
+        ordered = list(reversed(rows)) if self.backwards else list(rows)
+        if self.key is not None:
+            at = self.key
+            ordered = [
+                row
+                for row in ordered
+                if (row.key > at if self.backwards else row.key < at) or (self.includes and row.key == at)
+            ]
+        return ordered[: self.limit]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[JsonT]):

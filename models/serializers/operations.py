@@ -236,13 +236,18 @@ class TimelineEntryJson(TypedDict):
 
 
 class CommandDetailJson(CommandFactsJson):
-    """A command with everything that is known about it. ``payload`` and ``outcome.body`` are null for viewers."""
+    """A command with everything that is known about it. ``payload`` and ``outcome.body`` are null for viewers.
+
+    ``incident`` is the number of the incident that it is about, and ``activities`` are the ids of what it added there.
+    """
 
     outcome: OutcomeJson | None
     payload: Any
     idempotencyKey: str | None
     traceId: str | None
     requestId: str | None
+    incident: Id | None
+    activities: list[Id]
     timeline: list[TimelineEntryJson]
 
 

@@ -338,9 +338,7 @@ def test_granting_again_replaces_only_policies_that_differ(granted: Connection) 
 
     before = policies()
     granted.exec_driver_sql("COMMENT ON POLICY tocsin_notifier_insert ON commands IS 'that of an earlier release'")
-    granted.exec_driver_sql(
-        "CREATE POLICY tocsin_ops_insert ON commands FOR INSERT TO tocsin_ops WITH CHECK (true)"
-    )
+    granted.exec_driver_sql("CREATE POLICY tocsin_ops_insert ON commands FOR INSERT TO tocsin_ops WITH CHECK (true)")
     grant_to_existing_roles(granted)
     after = policies()
 

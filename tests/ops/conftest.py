@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.conftest import Database
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.http.gateway_server import SECRET, Gateway, running_gateway
+from tests.ops.accessibility import Axe
 from workers.stack.servers import EmbeddedServers
 
 OPERATORS: dict[str, Any] = {
@@ -63,3 +66,13 @@ def lonely_gateway(operators: Acme, settings: Callable[..., GatewaySettings]) ->
     away = {"BROKER_URL": UNREACHABLE_BROKER, "REDIS_URL": UNREACHABLE_BROKER}
     with running_gateway(settings(**away)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> Axe:
+    """What finds the accessibility faults of a page."""
+    if shutil.which("npm") is None:
+        if "CI" in os.environ:
+            pytest.fail("npm is not installed here: install it, as .ci/run does")
+        pytest.skip("npm is not installed here")
+    return Axe(tmp_path_factory.mktemp("axe"))

@@ -14,6 +14,7 @@ from sqlalchemy import func, insert, select
 from gateway.container import Timeouts
 from gateway.ops.console.advice import ADVICE
 from gateway.ops.console.charts import RANGES
+from gateway.ops.console.dead import DISCARD_PATH, REQUEUE_PATH
 from gateway.ops.console.queues import STATES
 from gateway.ops.console.routes import PAGES
 from gateway.settings import GatewaySettings
@@ -29,7 +30,11 @@ from tests.http.gateway_server import Gateway, running_gateway
 from tests.ops.ledger import accept_comments, bury
 from tests.ops.test_ops_api_login import log_in
 
-START_PAGES: Final = sorted(path for path, methods in PAGES.items() if "GET" in methods and "{" not in path)
+START_PAGES: Final = sorted(
+    path
+    for path, methods in PAGES.items()
+    if "GET" in methods and "{" not in path and path not in (REQUEUE_PATH, DISCARD_PATH)
+)
 """The pages that need nothing in their address."""
 
 HOLDS: Final = "/ops/holds/"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from math import sin
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -28,20 +25,12 @@ from tests.http.gateway_server import A_COMMENT, COMMENTS, Gateway, Worker
 from tests.ops.accessibility import Axe
 from tests.ops.ledger import accept_comments, bury
 from tests.ops.test_console import START_PAGES
+from tests.screenshots import keep_screenshot
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
 SMALL = {"width": 320, "height": 568}
 PATIENCE_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> Axe:
-    if shutil.which("npm") is None:
-        if "CI" in os.environ:
-            pytest.fail("npm is not installed here: install it, as .ci/run does")
-        pytest.skip("npm is not installed here")
-    return Axe(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.fixture
@@ -193,7 +182,7 @@ def test_no_page_has_a_serious_fault(
             if path == "/ops/":
                 expect(tab.page.locator(".plot canvas")).to_have_count(5)
                 number(tab.page, "overview.held")("2")
-                _take_picture(tab.page, f"ops-overview{'-phone-dark' if size == SMALL else ''}")
+                keep_screenshot(tab.page, f"ops-overview{'-phone-dark' if size == SMALL else ''}")
             faults[path] = _faults(tab, axe)
 
     assert {path: found for path, found in faults.items() if found} == {}
@@ -207,12 +196,6 @@ def _faults(tab: Tab, axe: Axe) -> list[str]:
     faults += tab.complaints
     tab.complaints.clear()
     return faults
-
-
-def _take_picture(page: Page, name: str) -> None:
-    """Take a picture for the docs, if the environment names the folder in SCREENSHOTS."""
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_times_and_numbers_are_shown_where_the_reader_is(chromium: Browser, gateway: Gateway, eventful: None) -> None:

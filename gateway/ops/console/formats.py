@@ -88,6 +88,29 @@ def at(moment: str | datetime) -> Markup:
     return _time("at", parsed, _words(parsed))
 
 
+def clock(moment: str | datetime) -> Markup:
+    """Return a ``time`` element that shows the time of day of a moment, to the millisecond.
+
+    >>> print(clock("2026-11-29T10:00:00.25Z"))
+    <time class="clock" datetime="2026-11-29T10:00:00.250Z" title="29 Nov 2026, 10:00:00 UTC">10:00:00.250</time>
+    """
+    parsed = _parse(moment)
+    stamp = f"{parsed:%Y-%m-%dT%H:%M:%S}.{parsed.microsecond // 1000:03}Z"
+    return Markup('<time class="clock" datetime="{}" title="{}">{}</time>').format(
+        stamp, _words(parsed), stamp[len("2026-11-29T") : -1]
+    )
+
+
+def day(moment: str | datetime) -> Markup:
+    """Return a ``time`` element that shows the day of a moment, and that it is in UTC.
+
+    >>> print(day("2026-11-29T10:00:00.25Z"))
+    <time class="day" datetime="2026-11-29T10:00:00Z" title="29 Nov 2026, 10:00:00 UTC">29 Nov 2026, UTC</time>
+    """
+    parsed = _parse(moment)
+    return _time("day", parsed, f"{parsed.day} {parsed:%b %Y}, UTC")
+
+
 def words(name: str) -> str:
     """Return the name of a state or an action as words.
 
@@ -104,6 +127,8 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "megabytes": megabytes,
     "ago": ago,
     "at": at,
+    "clock": clock,
+    "day": day,
     "words": words,
 }
 """The functions of this module that templates use as filters."""

@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.container import Container
-from gateway.ops.console import holds, overview, processes, queues
+from gateway.ops.console import audit, commands, dead, deliveries, explain, holds, overview, processes, queues
 from gateway.ops.console.formats import FILTERS
 from gateway.ops.console.operator import ConsoleHandler, for_operators
 from gateway.pages.page import Page
@@ -24,6 +24,11 @@ PAGES: Final[Mapping[str, Mapping[str, ConsoleHandler]]] = {
     **queues.PAGES,
     **processes.PAGES,
     **holds.PAGES,
+    **commands.PAGES,
+    **dead.PAGES,
+    **deliveries.PAGES,
+    **explain.PAGES,
+    **audit.PAGES,
 }
 
 

@@ -120,6 +120,8 @@ const ZONED = new Intl.DateTimeFormat("en-GB", {
 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clock = moment => CLOCK.format(moment);
+const PRECISE = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZoneName: "short" });
 
 const ago = moment => {
   const seconds = (Date.now() - moment) / 1000;
@@ -129,11 +131,18 @@ const ago = moment => {
   return seconds >= 0 ? `${words} ago` : `in ${words}`;
 };
 
+const TIMES = {
+  ago: moment => ago(moment),
+  at: moment => ZONED.format(moment),
+  clock: moment => PRECISE.format(moment),
+  day: moment => DATE.format(moment),
+};
+
 const localise = () => {
-  for (const element of document.querySelectorAll("time.ago, time.at")) {
+  for (const element of document.querySelectorAll("time.ago, time.at, time.clock, time.day")) {
     const moment = Date.parse(element.dateTime);
     element.title = `${ZONED.format(moment)}, ${element.dateTime}`;
-    element.textContent = element.className === "ago" ? ago(moment) : ZONED.format(moment);
+    element.textContent = TIMES[element.className](moment);
   }
 };
 
