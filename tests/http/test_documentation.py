@@ -41,6 +41,13 @@ from tests.http.test_notifications import a_decision, a_notification
 PROBLEM = "application/problem+json"
 
 
+def test_no_schema_has_a_field_of_its_own_name(gateway: Gateway) -> None:
+    schemas = gateway.get("/openapi.json", by=None).json()["components"]["schemas"]
+
+    named = {name: {field.lower() for field in schema.get("properties", ())} for name, schema in schemas.items()}
+    assert [name for name, fields in named.items() if name.lower() in fields] == []
+
+
 def test_the_openapi_document_lists_everything_except_the_pages(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
