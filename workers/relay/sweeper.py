@@ -187,25 +187,18 @@ class Sweeper:
     def record_operations(self) -> None:
         """Record the numbers of the last minute and the releases of expired holds, and forget processes long gone.
 
-        While another relay sweeps, do nothing.
+        Also have the incidents of stale alerts closed. While another relay sweeps, do nothing.
         """
+        stale: list[str] = []
         with self._engine.begin() as connection:
             if _try_lock_sweep(connection):
                 release_expired_holds(connection)
                 record_minute(connection)
                 prune_processes(connection)
-
-    def close_stale_alerts(self) -> int:
-        """Close the incidents whose alerts are stale, and return their number.
-
-        While another relay sweeps, do nothing.
-        """
-        with self._engine.begin() as connection:
-            subjects = close_stale_alerts(connection) if _try_lock_sweep(connection) else []
-        if subjects:
-            self._hints.publish(Lane.COMMANDS, subjects)
-            log.info("sweep.closed_stale", incidents=len(subjects))
-        return len(subjects)
+                stale = close_stale_alerts(connection)
+        if stale:
+            self._hints.publish(Lane.COMMANDS, stale)
+            log.info("sweep.closed_stale", incidents=len(stale))
 
     def delete_old_rows(self) -> bool:
         """Delete the next part of the rows that are older than they have to be kept. Return whether there may be more.
@@ -230,7 +223,6 @@ class Sweeper:
                 pass
         if started >= self._record_at:
             self.record_operations()
-            self.close_stale_alerts()
             self._record_at = time.monotonic() + RECORD_SECONDS
         if self._state.is_above_floor and started >= self._raise_floor_at:
             self.raise_floor()
