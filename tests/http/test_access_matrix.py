@@ -40,6 +40,7 @@ def test_the_matrix_has_every_operation_outside_the_operators_interface() -> Non
 
 
 # 4,500 requests take ten seconds, but minutes on a machine with much other work.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_caller_gets_what_the_contract_says(gateway: Gateway, worker: Worker, ledger: Engine) -> None:
     world = build_world(ledger)

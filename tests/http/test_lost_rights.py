@@ -142,6 +142,7 @@ def submit_everything(
     return accepted
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("caller", [MEMBER, OWNER, ACTING], ids=lambda caller: str(caller.name))
 def test_nothing_is_shown_after_the_right_is_lost(
