@@ -23,6 +23,7 @@ CLIENT = ROOT / "clients" / "typescript"
 JOURNEY = Path(__file__).parent / "journey.mjs"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not CLIENT.is_dir(), reason="the source of the client is missing"),
     # All tests use one build and, where they need a stack, the one that other tests use.
     pytest.mark.xdist_group("stack"),

@@ -20,6 +20,8 @@ from tests.chromium import DESKTOP, PHONE, open_tab
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway, Worker, running_gateway
 
+pytestmark = pytest.mark.slow
+
 SECRET = "a secret for the tests"
 MEM, ANA = 11, 12
 PAGE = "/organizations/acme/alerts/1/"

@@ -29,6 +29,8 @@ from tests.screenshots import keep_screenshot
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"width": 320, "height": 568}
 PATIENCE_MS = 30_000
 

@@ -27,6 +27,8 @@ from workers.notify.notifier import Notifier
 from workers.relay.sweeper import Sweeper
 from workers.stack.servers import EmbeddedServers
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_MS = 30_000
 TALL = {"width": 1280, "height": 1340}
 LOW = {"width": 1280, "height": 480}
