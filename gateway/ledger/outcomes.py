@@ -23,6 +23,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.background import end_task
 from gateway.batcher import Batcher
 from gateway.unavailable import unavailable_if_transient
 from models.enums import CommandState
@@ -97,9 +98,7 @@ class OutcomeWaiter:
         """Stop listening and polling, and end every wait."""
         self.release()
         for loop in self._loops:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
+            await end_task(loop)
         await self._reader.stop()
 
     def release(self) -> None:

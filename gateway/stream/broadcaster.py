@@ -21,6 +21,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator, Caller, Credential
+from gateway.background import end_task
 from gateway.caller_slots import MAX_STREAMS, STREAM_SECONDS, CallerSlots
 from gateway.stream.event_feed import EventFeed, FeedItem
 from gateway.stream.feed_cursor import FeedCursor
@@ -89,9 +90,7 @@ class EventBroadcaster:
         """End every stream, then stop polling."""
         self.close_streams()
         for loop in self._loops:
-            loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await loop
+            await end_task(loop)
         await self._drop_cursor()
 
     def close_streams(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from gateway.background import end_task
 from gateway.operations_service import Snapshot
 from models.refusals import Refusal, TooManyRequests, Unavailable
 from models.types import JSON
@@ -79,9 +80,7 @@ class OperationsBroadcaster:
         """End every stream, and the poll."""
         self.close_streams()
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
 
     async def _poll_while_needed(self) -> None:
         outage = OutageLog("operations_stream.poll_failed")

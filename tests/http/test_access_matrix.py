@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from gateway.main import ENDPOINTS
+from gateway.rate_limit import FailureLimit
 from gateway.settings import GatewaySettings
 from tests.http.access_matrix import CALLERS, READS, WRITES, build_world, mismatches
 from tests.http.gateway_server import Gateway, Worker, running_gateway
@@ -15,8 +16,9 @@ from tests.http.gateway_server import Gateway, Worker, running_gateway
 
 @pytest.fixture
 def gateway(settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
-    """A running gateway on a database without an organization."""
+    """A running gateway without limits on a database without an organization."""
     with running_gateway(settings(rate=1_000_000)) as gateway:
+        gateway.app.state.container.wrong_tokens = FailureLimit(1_000_000)
         yield gateway
 
 

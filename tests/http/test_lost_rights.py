@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
+from gateway.rate_limit import FailureLimit
 from gateway.settings import GatewaySettings
 from models.base import new_id
 from models.tables import METADATA
@@ -83,8 +84,9 @@ SHOWN: Final = (
 
 @pytest.fixture
 def gateway(settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
-    """A running gateway on a database without an organization."""
+    """A running gateway without limits on a database without an organization."""
     with running_gateway(settings(rate=1_000_000)) as gateway:
+        gateway.app.state.container.wrong_tokens = FailureLimit(1_000_000)
         yield gateway
 
 
