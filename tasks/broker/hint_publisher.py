@@ -36,8 +36,8 @@ class HintPublisher:
 
     Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
     published is dropped, and the first drop in each outage is logged. No hints are added to a queue that already holds
-    many. Its queue is declared and bound with the first hint, and with another one every :data:`COUNTED_SECONDS`, in
-    case it was deleted. A process that forks must start the publisher after the fork.
+    many. Its queue is declared with the first hint, and with another one every :data:`COUNTED_SECONDS`, in case it was
+    deleted. A process that forks must start the publisher after the fork.
 
     ``blocked_reason`` is why RabbitMQ blocks the publisher's connection, or ``None`` if it does not.
     """
@@ -146,7 +146,7 @@ class HintPublisher:
         queue = self._app.amqp.queues[lane.value]
         counted_at, waiting = self._counts.get(lane, (float("-inf"), 0))
         if self._clock() - counted_at > COUNTED_SECONDS:
-            counted_at, waiting = self._clock(), _declare_and_count(queue(producer.channel))
+            counted_at, waiting = self._clock(), queue(producer.channel).queue_declare().message_count
         # Without subjects the hint only wakes a worker, which claims the oldest commands.
         for hint in [*Hint.for_subjects(subjects)] or [Hint()]:
             if waiting >= self._max_waiting:
@@ -187,12 +187,3 @@ class HintPublisher:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collect()
-
-
-def _declare_and_count(queue: Any) -> int:
-    """Declare a lane's exchange, queue and binding, and return how many hints wait on the queue."""
-    # Without its binding, a queue would silently receive nothing.
-    queue.exchange.declare()
-    waiting = int(queue.queue_declare().message_count)
-    queue.queue_bind()
-    return waiting

@@ -368,6 +368,7 @@ def test_a_data_directory_of_another_account_is_refused_and_no_link_in_it_is_fol
 @pytest.mark.parametrize("name", ["", "logs", "programs"])
 def test_a_data_directory_that_others_may_write_to_is_refused(data: Path, name: str) -> None:
     (data / name).mkdir(parents=True)
+    (data / "TOCSIN").touch()
     (data / name).chmod(0o777)
 
     said = sentence_for(data, "up", "--port", "0")
@@ -377,6 +378,15 @@ def test_a_data_directory_that_others_may_write_to_is_refused(data: Path, name: 
         "or choose another directory with --data\n"
     ).replace(f"{data}/:", f"{data}:")
     (data / name).chmod(0o700)
+
+
+def test_an_empty_directory_that_others_may_write_to_is_made_private(data: Path) -> None:
+    data.mkdir()
+    data.chmod(0o777)
+
+    DataDirectory(data).create()
+
+    assert stat.S_IMODE(data.stat().st_mode) in {0o700, 0o711}
 
 
 @pytest.mark.parametrize("name", ["lock", "logs", "logs/valkey.log", "valkey.lock"])

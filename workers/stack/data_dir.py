@@ -62,6 +62,8 @@ class DataDirectory:
             is in it, or the disk is full.
         """
         try:
+            if self.path.is_dir() and self.path.stat().st_uid == os.geteuid() and not any(self.path.iterdir()):
+                self.path.chmod(0o700)
             self.require_private()
             fresh = not self.path.exists() or self.is_initialized or not any(self.path.iterdir())
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class DataDirectory:
         :raises StackError: another account owns the directory, or something of ours in it, or may write to it.
         """
         if self.path.is_symlink():
-            _require_own(self.path)
+            _require_own(self.path, also=pwd.getpwuid(0))
         if not self.path.is_dir():
             return
         _require_own(self.path.resolve())
