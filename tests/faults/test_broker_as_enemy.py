@@ -22,8 +22,6 @@ from gateway.ledger.outcomes import OutcomeWaiter
 from models.base import new_id
 from models.database.async_engine import make_async_engine
 from models.enums import Lane
-from tasks.app import make_app
-from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.parked import find_parked_messages
 from tasks.broker.taps import LEASE_SECONDS, renew_lease
 from tasks.broker.topology import EVENTS_EXCHANGE, LANES_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
@@ -137,21 +135,15 @@ def test_a_damaged_binding_is_dropped_and_named_and_events_are_published(
     assert (dropped["exchange"], len(dropped["bindings"])) == (EVENTS_EXCHANGE.name, 1)
 
 
-def test_a_damaged_binding_of_the_lanes_loses_no_hint(valkey: ValkeyBroker) -> None:
-    publisher = HintPublisher(make_app(valkey.settings))
-    with valkey.connection() as connection:
-        declare(connection)
-    valkey.client.sadd(LANES_TABLE, b"damaged")
-
-    publisher.publish(Lane.COMMANDS, ["org:1"])
-    publisher.start()
-    publisher.stop(timeout=20)
-
-    assert valkey.depth(Lane.COMMANDS) == 1
-
-
 @pytest.mark.parametrize(
-    "key", [EVENTS_TABLE, f"_kombu.binding_permanent.{EVENTS_EXCHANGE.name}", NOTIFIER_QUEUE, Lane.COMMANDS.value]
+    "key",
+    [
+        EVENTS_TABLE,
+        LANES_TABLE,
+        f"_kombu.binding_permanent.{EVENTS_EXCHANGE.name}",
+        NOTIFIER_QUEUE,
+        Lane.COMMANDS.value,
+    ],
 )
 def test_our_own_key_that_another_program_has_overwritten_is_replaced(valkey: ValkeyBroker, key: str) -> None:
     valkey.client.set(key, "something else")
