@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.engine import Engine
 
@@ -18,14 +18,18 @@ from models.settings import SettingsError
 from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
 from tasks.process_reporter import ProcessReporter
 from tasks.server_check import check_servers
+from tasks.settings import MetricsSettings, ProcessSettings
 from tasks.startup import StartupError
 from tasks.tracing import configure_tracing, stop_tracing
 from workers.runtime.imports import importing
 from workers.runtime.readiness import announce_ready
-from workers.settings import WorkerSettings
+from workers.settings import NotifierSettings, RelaySettings, WorkerSettings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+
+S = TypeVar("S", bound=ProcessSettings)
 
 
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
@@ -37,7 +41,7 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
         from workers.apply.process import run_apply_worker
         from workers.deliver.channels.configured import make_channels
 
-    with _process(ProcessKind.WORKER) as settings:
+    with _process(ProcessKind.WORKER, WorkerSettings) as settings:
         try:
             make_channels(settings)
         except SettingsError as error:
@@ -58,7 +62,7 @@ def run_relay() -> None:
         from workers.relay.relay import Relay
         from workers.runtime.metrics import relay_registry
 
-    with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
+    with _process(ProcessKind.RELAY, RelaySettings) as settings, _engine(settings, "tocsin-relay") as engine:
         relay = Relay(engine, settings, keep_days=settings.keep_days)
         _serve_metrics(settings, relay_registry(relay, settings.database_url))
         with _reporting(settings, ProcessKind.RELAY, lambda: relay.processed):
@@ -71,7 +75,7 @@ def run_notifier() -> None:
         from workers.notify.notifier import Notifier
         from workers.runtime.metrics import notifier_registry
 
-    with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
+    with _process(ProcessKind.NOTIFIER, NotifierSettings) as settings, _engine(settings, "tocsin-notifier") as engine:
         notifier = Notifier(engine, settings, notify_window=settings.notify_window)
         _serve_metrics(settings, notifier_registry(notifier))
         with _reporting(settings, ProcessKind.NOTIFIER, lambda: notifier.processed):
@@ -79,12 +83,12 @@ def run_notifier() -> None:
 
 
 @contextlib.contextmanager
-def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
+def _process(kind: ProcessKind, settings_class: type[S]) -> Iterator[S]:
     """Read the settings, check the servers, and log when the process starts and when it stops normally.
 
     If a check fails, exit with code 1 and one sentence on stderr.
     """
-    settings = WorkerSettings.from_environment()
+    settings = settings_class.from_environment()
     configure_logging(settings.log_level)
     try:
         # In a worker only a check: its child configures its own.
@@ -112,7 +116,7 @@ def _shared_metrics(settings: WorkerSettings) -> Iterator[str | None]:
         yield directory
 
 
-def _serve_metrics(settings: WorkerSettings, registry: CollectorRegistry) -> None:
+def _serve_metrics(settings: MetricsSettings, registry: CollectorRegistry) -> None:
     """Serve these metrics where the settings say. If no port there can be used, exit with one sentence on stderr."""
     from tasks.metrics.exposition import serve_metrics
 
@@ -125,7 +129,7 @@ def _serve_metrics(settings: WorkerSettings, registry: CollectorRegistry) -> Non
 
 
 @contextlib.contextmanager
-def _reporting(settings: WorkerSettings, kind: ProcessKind, finished: Callable[[], int]) -> Iterator[None]:
+def _reporting(settings: ProcessSettings, kind: ProcessKind, finished: Callable[[], int]) -> Iterator[None]:
     """Report the process while the block runs."""
     reporter = ProcessReporter(settings.database_url, kind, finished)
     reporter.start()
@@ -136,7 +140,7 @@ def _reporting(settings: WorkerSettings, kind: ProcessKind, finished: Callable[[
 
 
 @contextlib.contextmanager
-def _engine(settings: WorkerSettings, application: str) -> Iterator[Engine]:
+def _engine(settings: ProcessSettings, application: str) -> Iterator[Engine]:
     engine = make_engine(settings.database_url, application=application, timeouts=WORKER_TIMEOUTS)
     try:
         yield engine

@@ -38,13 +38,22 @@ class RetentionSettings(Settings):
     keep_days: int = Field(default=DEFAULT_KEEP_DAYS, ge=0, le=36_500)
 
 
-class WorkerSettings(ProcessSettings, SecretSettings, MetricsSettings, RetentionSettings):
-    """Settings for the worker, the relay and the notifier.
+class RelaySettings(ProcessSettings, MetricsSettings, RetentionSettings):
+    """Settings for the relay."""
 
-    ``notify_window`` is in seconds. ``worker_name`` tells workers on one host apart in Celery's node names.
-    """
+
+class NotifierSettings(ProcessSettings, MetricsSettings):
+    """Settings for the notifier. ``notify_window`` is in seconds."""
 
     notify_window: float = Field(default=DEFAULT_NOTIFY_WINDOW, ge=0, le=3600)
+
+
+class WorkerSettings(NotifierSettings, SecretSettings, RetentionSettings):
+    """Settings for the worker, which sends messages, too.
+
+    ``worker_name`` tells workers on one host apart in Celery's node names.
+    """
+
     worker_name: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
     public_url: str | None = None
     smtp_url: str | None = None

@@ -34,6 +34,9 @@ from tasks.broker import pubsub
 from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.1
+MAX_PAYLOAD_CHARACTERS: Final = 65_536
+"""The length of a wake-up's payload above which the ids in it are not read."""
+
 POLLS_PER_HOLD_CHECK: Final = 5
 POLLS_PER_HOLD_CHECK_AT_REST: Final = 50
 """How many polls pass before the waiter looks again whether any hold is in force: with and without waits."""
@@ -141,6 +144,10 @@ class OutcomeWaiter:
 
     def _on_wakeup(self, _channel: str, payload: str) -> None:
         self._polls_since_wakeup = 0
+        if len(payload) > MAX_PAYLOAD_CHARACTERS:
+            # No worker sends this much. It is only a wake-up, and not worth reading.
+            self._refresh_all()
+            return
         finished = []
         for each in re.findall(r"[0-9a-fA-F-]{36}", payload):
             with suppress(ValueError):

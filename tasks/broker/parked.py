@@ -9,13 +9,15 @@ or that this release does so wrongly.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from amqp.exceptions import NotFound
 from kombu.connection import Connection
 
 from tasks.broker.topology import DEAD_QUEUE, is_rabbitmq
 from tasks.broker.transport import PARKED
+
+DESCRIPTION_CHARACTERS: Final = 300
 
 
 class ParkedMessages(NamedTuple):
@@ -46,5 +48,10 @@ def find_parked_messages(connection: Connection) -> ParkedMessages:
 
 
 def _description(record: bytes) -> str:
-    parked = json.loads(record)
-    return f"{parked['time']}, from the queue {parked['queue']}: {parked['reason']}"
+    try:
+        parked = json.loads(record)
+        text = f"{parked['time']}, from the queue {parked['queue']}: {parked['reason']}"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        text = "not written by tocsin"
+    # Whoever may write to Valkey may have written it.
+    return text[:DESCRIPTION_CHARACTERS].encode("unicode_escape").decode()

@@ -16,8 +16,11 @@ import structlog
 from amqp.exceptions import AccessRefused, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
+from redis.exceptions import ResponseError
 
 from models.enums import Lane
+from tasks.broker.bindings import delete_misused_keys, describe, read_bindings, repair_exchange
+from tasks.broker.taps import find_dead_taps
 from tasks.service_queues import ServiceQueue
 
 LANES_EXCHANGE = Exchange("tocsin.lanes", type="direct", durable=True)
@@ -80,10 +83,17 @@ def dead_queue() -> Queue:
 def declare(connection: Connection) -> None:
     """Declare every exchange, queue and binding. Calling this again changes nothing.
 
+    On Valkey, keys of ours that hold something else are deleted before, and so are damaged bindings.
+
     :raises Exception: the connection failed or, on RabbitMQ, an exchange or queue exists with different arguments.
     """
+    entities = _topology(on_rabbitmq=is_rabbitmq(connection))
     with connection.channel() as channel:
-        for entity in _topology(on_rabbitmq=is_rabbitmq(connection)):
+        if not is_rabbitmq(connection):
+            delete_misused_keys(channel, [each.name for each in entities if isinstance(each, Queue)], kind=b"list")
+            for exchange in (LANES_EXCHANGE, EVENTS_EXCHANGE):
+                repair_exchange(channel, exchange.name)
+        for entity in entities:
             entity(channel).declare()
 
 
@@ -127,13 +137,13 @@ def topology_errors(connection: Connection, services: Iterable[ServiceQueue] = (
 
     The arguments of the queues of other services are not compared.
 
-    On Valkey there are no such errors, because a list is created by its first message. Bindings cannot be inspected,
-    but :func:`declare` restores them.
+    On Valkey nothing is missing or different, because a list is created by its first message, and :func:`declare`
+    restores the bindings. There, the errors are damaged bindings, and queues of taps that nobody reads any more.
 
     :raises Exception: the connection failed.
     """
     if not is_rabbitmq(connection):
-        return []
+        return _valkey_errors(connection)
     missing, different = [], []
     with connection.channel() as channel:
         for entity in _topology(on_rabbitmq=True):
@@ -154,6 +164,27 @@ def topology_errors(connection: Connection, services: Iterable[ServiceQueue] = (
                     f"the queue {service.name} cannot be inspected ({error}): correct TOCSIN_SERVICE_QUEUES"
                 )
     return [_all_missing(missing), *different] if missing else different
+
+
+def _valkey_errors(connection: Connection) -> list[str]:
+    errors = []
+    with connection.channel() as channel:
+        for exchange in (LANES_EXCHANGE, EVENTS_EXCHANGE):
+            exchange(channel).declare()  # which only tells kombu the exchange's type
+            try:
+                bindings, damaged = read_bindings(channel, exchange.name)
+            except ResponseError:
+                errors.append(f"the bindings of {exchange.name} are not a set: `tocsin relay` replaces them")
+                continue
+            if damaged:
+                shown = ", ".join(describe(member) for member in damaged[:3])
+                errors.append(
+                    f"{exchange.name} has damaged bindings ({len(damaged)}, such as {shown}), which `tocsin relay` "
+                    "removes: find out who writes to Valkey"
+                )
+            if dead := find_dead_taps(channel, bindings):
+                errors.append(f"nobody reads the queues {', '.join(dead)} any more, which `tocsin relay` deletes")
+    return errors
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:

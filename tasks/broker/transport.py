@@ -27,6 +27,7 @@ from kombu.transport import pyamqp
 from kombu.transport import redis as valkey
 from redis import exceptions as redis_errors
 
+from tasks.broker.bindings import drop_damaged_bindings
 from tasks.broker.envelope import InvalidEnvelope, rejection_reason, validate_envelope
 
 PARKED = "tocsin.parked"
@@ -85,6 +86,10 @@ class GuardedValkeyChannel(valkey.Channel):
     """kombu's Valkey channel, extended to check each message with :func:`validate_envelope` as soon as it is read."""
 
     QoS = GuardedQoS
+
+    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+        """Return the bindings of an exchange, without damaged ones, which are removed."""
+        return [*drop_damaged_bindings(self, exchange)]
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         # When the server disappears, kombu removes the connection from its channels. A task that ends later still

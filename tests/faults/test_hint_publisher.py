@@ -13,8 +13,9 @@ from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import COUNTED_SECONDS, MAX_PENDING_SUBJECTS, HintPublisher
 from tasks.broker.hints import Hint
+from tasks.broker.topology import LANES_EXCHANGE
 from tasks.celery_tasks import register_tasks
-from tests.brokers import Broker
+from tests.brokers import Broker, RabbitBroker
 from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
 
@@ -131,6 +132,19 @@ def test_a_deleted_queue_is_declared_again_for_a_hint_after_a_while(broker: Brok
         publisher.publish(Lane.COMMANDS, ["org:2"])
 
         eventually(lambda: broker.depth(Lane.COMMANDS) == 1)
+
+
+def test_hints_arrive_at_once_although_the_exchange_of_the_lanes_was_deleted(rabbitmq: RabbitBroker) -> None:
+    # Celery publishes to a direct exchange's queue by its name, through the default exchange, which nobody can delete.
+    with publishing_at(rabbitmq, lambda: 100.0) as publisher:
+        publisher.publish(Lane.COMMANDS, ["org:1"])
+        eventually(lambda: rabbitmq.depth(Lane.COMMANDS) == 1)
+        with rabbitmq.connection() as connection:
+            connection.default_channel.exchange_delete(LANES_EXCHANGE.name)
+
+        publisher.publish(Lane.COMMANDS, ["org:2"])
+
+        eventually(lambda: rabbitmq.depth(Lane.COMMANDS) == 2)
 
 
 def test_hints_are_counted_again_when_a_queue_seems_full(broker: Broker) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -28,7 +29,7 @@ from tests.journeys.subprocesses import (
 )
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
-from workers.stack.managed_process import StackError
+from workers.stack.managed_process import StackError, child_identity
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run PostgreSQL under another account")
@@ -220,7 +221,7 @@ def test_root_runs_a_copy_of_the_programs_if_they_are_in_a_private_directory(dat
 
 
 def test_an_ordinary_user_can_keep_the_data_in_a_private_home_directory(data: Path) -> None:
-    home = data
+    home = data.with_name("home")
     home.mkdir(mode=0o700)
     if user := unprivileged_user():
         os.chown(home, user.pw_uid, user.pw_gid)
@@ -327,6 +328,100 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
     assert done.returncode == 1
     assert done.stderr == "TOCSIN_SECRT is not a setting of tocsin; did you mean TOCSIN_SECRET?\n"
     assert not data.exists()
+
+
+# --- other accounts ----------------------------------------------------------------------------------------------
+
+
+def sentence_for(data: Path, *words: str) -> str:
+    """Return what a command says that refuses the data directory."""
+    done = run_tocsin(*words, "--data", str(data))
+    assert done.returncode == 1
+    return done.stderr
+
+
+@as_root
+@pytest.mark.parametrize("words", [("up", "--port", "0"), ("token", "list"), ("reset", "--yes")])
+def test_a_data_directory_of_another_account_is_refused_and_no_link_in_it_is_followed(
+    data: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    (ours / "file").write_text("kept")
+    data.mkdir()
+    (data / "TOCSIN").touch()
+    (data / "stack.json").write_text('{"environment": {"DATABASE_URL": "postgresql://theirs/"}}')
+    (data / "lock").symlink_to(ours / "file")
+    (data / "postgres").symlink_to(ours)
+    os.chown(data, pwd.getpwnam("daemon").pw_uid, -1)
+
+    said = sentence_for(data, *words)
+
+    assert said == (
+        f"{data} belongs to daemon, who could change what is in it: "
+        "run this as that account, or choose another directory with --data\n"
+    )
+    assert [path.read_text() for path in ours.iterdir()] == ["kept"]
+    shutil.rmtree(data)
+
+
+@pytest.mark.parametrize("name", ["", "logs", "programs"])
+def test_a_data_directory_that_others_may_write_to_is_refused(data: Path, name: str) -> None:
+    (data / name).mkdir(parents=True)
+    (data / "TOCSIN").touch()
+    (data / name).chmod(0o777)
+
+    said = sentence_for(data, "up", "--port", "0")
+
+    assert said == (
+        f"other accounts may write to {data / name}: make it private with `chmod go-w`, "
+        "or choose another directory with --data\n"
+    ).replace(f"{data}/:", f"{data}:")
+    (data / name).chmod(0o700)
+
+
+def test_an_empty_directory_that_others_may_write_to_is_made_private(data: Path) -> None:
+    data.mkdir()
+    data.chmod(0o777)
+
+    DataDirectory(data).create()
+
+    assert stat.S_IMODE(data.stat().st_mode) in {0o700, 0o711}
+
+
+@pytest.mark.parametrize("name", ["lock", "logs", "logs/valkey.log", "valkey.lock"])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_that_was_planted_in_the_data_directory_is_not_followed(
+    data: Path, name: str, link: Callable[[Path, Path], None]
+) -> None:
+    target = data.with_name("target")
+    target.write_text("kept")
+    (data / name).parent.mkdir(parents=True, mode=0o700)
+    link(target, data / name)
+
+    with pytest.raises(StackError), embedded_servers(data, durable=False):
+        pass
+
+    assert target.read_text() == "kept"
+    (data / name).unlink()
+
+
+@as_root
+def test_only_the_account_that_started_the_database_can_connect_to_it(data: Path) -> None:
+    with embedded_servers(data, durable=False) as servers:
+        connect = [servers.postgres.command[0].replace("bin/postgres", "bin/psql"), servers.database_url, "-Atc"]
+        as_owner = query(servers, "SELECT current_user")
+        as_server = subprocess.run(
+            [*connect, "SELECT 1"],
+            capture_output=True,
+            text=True,
+            check=False,
+            **child_identity(pwd.getpwnam("nobody")),
+        )
+
+    assert as_owner == "tocsin"
+    assert as_server.stdout == ""
+    assert 'Peer authentication failed for user "tocsin"' in as_server.stderr
 
 
 def test_reset_removes_only_tocsins_own_files(data: Path) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from tocsin_client import Event, PostComment
 
@@ -177,6 +178,14 @@ def test_commands_show_prints_a_command(stack: Stack) -> None:
     shown = json.loads(stack.run_tocsin("commands", "show", id_, "--json"))
 
     assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
+
+
+def test_no_process_is_given_a_secret_that_it_does_not_read(stack: Stack) -> None:
+    pids = stack.state["pids"]
+
+    with_secret = {name for name, pid in pids.items() if "TOCSIN_SECRET" in psutil.Process(pid).environ()}
+
+    assert with_secret == {"gateway", *(name for name in pids if name.startswith("worker"))}
 
 
 def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_module
 from tests.waiting import eventually
+from workers.stack.managed_process import LOG_BYTES
 
 STEADY = "announce_ready(); time.sleep(600)"
 PRINTS_ITS_END = """
@@ -133,3 +135,17 @@ def test_processes_die_with_a_killed_supervisor(logs: Path) -> None:
 def pid_of(line: str) -> psutil.Process:
     (pid,) = json.loads(line.removeprefix("pids ")).values()
     return psutil.Process(pid)
+
+
+def test_the_log_of_a_running_process_is_moved_when_it_becomes_large(logs: Path) -> None:
+    code = "announce_ready()\nwhile True: print('x' * 1_000_000, flush=True); time.sleep(0.2)"
+
+    with supervised(logs, {"one": code}) as supervisor:
+        supervisor.read_until("all up")
+        eventually(lambda: (logs / "one.log.1").exists(), within_seconds=60)
+        moved = (logs / "one.log.1").stat().st_size
+        eventually(lambda: (logs / "one.log").stat().st_size > 0)
+
+    assert moved > LOG_BYTES
+    assert not (logs / "one.log").read_bytes().startswith(b"\0")
+    assert stat.S_IMODE((logs / "one.log.1").stat().st_mode) == 0o600

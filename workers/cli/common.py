@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,14 +65,16 @@ def resolve_data_dir(data: Path | None) -> Path:
     return data or StackSettings.from_environment().data
 
 
-def use_stack_environment(data: Path | None) -> None:
+def use_stack_environment(data: Path | None, *, names: Collection[str] | None = None) -> None:
     """Set the servers' URLs in this process's environment: the configured ones, or else those of the stack in `data`.
 
+    :param names: the settings to take from the stack, or None for all of them.
     :raises StackError: no database is configured, and no stack runs in `data`.
     """
     from workers.stack.discovery import resolve_environment
 
-    os.environ.update(resolve_environment(resolve_data_dir(data)))
+    found = resolve_environment(resolve_data_dir(data))
+    os.environ.update({name: value for name, value in found.items() if names is None or name in names})
 
 
 def _load(name: str, target: str) -> Any:

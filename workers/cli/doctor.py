@@ -177,11 +177,11 @@ def _topology() -> str:
     from tasks.broker.topology import topology_errors
 
     settings = BrokerSettings.from_environment()
-    if settings.on_redis:
-        return "on Valkey a queue is created by its first message"
     inspect = partial(topology_errors, services=settings.parsed_service_queues)
     if found := _inspect_broker(inspect, "the queues cannot be inspected"):
         raise CheckFailed("; ".join(found))
+    if settings.on_redis:
+        return "every binding on Valkey is as it should be"
     return "every exchange and queue is as this release declares it"
 
 

@@ -16,6 +16,7 @@ from tasks.watchdog import PATIENCE_SECONDS
 from workers.cli.common import DataOption, JsonOption, use_stack_environment
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
+from workers.stack.process_settings import process_setting_names
 
 _GROUP = "tocsin.processes"
 
@@ -31,7 +32,7 @@ def gateway(
     as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Run a gateway, which accepts commands and serves reads over HTTP."""
-    use_stack_environment(data)
+    use_stack_environment(data, names=process_setting_names("gateway"))
     _load_process("gateway")(host=host, port=port, patience_seconds=patience)
 
 
@@ -48,19 +49,19 @@ def worker(
     names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
     if not names or not set(names) <= set(Lane):
         raise typer.BadParameter(f"--lanes must be some of {','.join(Lane)}, not {lanes!r}")
-    use_stack_environment(data)
+    use_stack_environment(data, names=process_setting_names("worker"))
     _load_process("worker")(lanes=names, patience_seconds=patience)
 
 
 def relay(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
     """Run a relay, which publishes events in order and sends new hints for overdue commands."""
-    use_stack_environment(data)
+    use_stack_environment(data, names=process_setting_names("relay"))
     _load_process("relay")()
 
 
 def notifier(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
     """Run a notifier, which decides who is notified about each event."""
-    use_stack_environment(data)
+    use_stack_environment(data, names=process_setting_names("notifier"))
     _load_process("notifier")()
 
 

@@ -17,7 +17,9 @@ import structlog
 from kombu.messaging import Producer
 
 from tasks.app import make_app
+from tasks.broker.bindings import Binding, drop_damaged_bindings
 from tasks.broker.blocking import blocked_reason
+from tasks.broker.taps import remove_dead_taps
 from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, declare_service_queues, notifier_queue
 from tasks.settings import BrokerSettings
 from workers.relay.sent_batch import BusMessage, SentBatch
@@ -52,7 +54,7 @@ class EventBus:
         self._app = make_app(settings)
         self._on_rabbitmq = not settings.on_redis
         self._send = self._send_to_rabbitmq if self._on_rabbitmq else self._send_to_valkey
-        self._request_response = self._maintain_notifier_queue if self._on_rabbitmq else self._bound_queues
+        self._request_response = self._maintain_notifier_queue if self._on_rabbitmq else self._maintain_bindings
         self._service_queues = settings.parsed_service_queues
         self._max_unread = max_unread
         self._connection: Any = None
@@ -145,7 +147,7 @@ class EventBus:
     # --- Valkey: one pipeline per batch, then every queue cut to its newest messages --------------------------
 
     def _send_to_valkey(self, messages: Sequence[BusMessage]) -> PublishResult:
-        if NOTIFIER_QUEUE not in self._bound_queues():
+        if NOTIFIER_QUEUE not in _queues(self._bindings()):
             # The broker was emptied. Only a new connection declares our queues again, because kombu's old one assumes
             # that they exist. Queues that are not in TOCSIN_SERVICE_QUEUES return with their consumers.
             self.close()
@@ -158,11 +160,16 @@ class EventBus:
         self._trim_queues(channel)
         return PublishResult()
 
-    def _bound_queues(self) -> set[str]:
-        return {queue for _, _, queue in self._connection.default_channel.get_table(EVENTS_EXCHANGE.name)}
+    def _bindings(self) -> list[Binding]:
+        return drop_damaged_bindings(self._connection.default_channel, EVENTS_EXCHANGE.name)
+
+    def _maintain_bindings(self) -> list[Binding]:
+        bindings = self._bindings()
+        remove_dead_taps(self._connection.default_channel, EVENTS_EXCHANGE.name, bindings)
+        return bindings
 
     def _trim_queues(self, channel: Any) -> None:
-        names = sorted(self._bound_queues())
+        names = _queues(self._maintain_bindings())
         with channel.conn_or_acquire() as client:
             pipeline = client.pipeline(transaction=False)
             for name in names:
@@ -217,6 +224,10 @@ class EventBus:
                 # The messages only announce rows of the events table, and a full queue would reject them.
                 queue.purge()
                 log.warning("bus.unread_queue_trimmed", queue=NOTIFIER_QUEUE, kept=0)
+
+
+def _queues(bindings: list[Binding]) -> list[str]:
+    return sorted({binding.queue for binding in bindings})
 
 
 @contextlib.contextmanager

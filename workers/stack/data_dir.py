@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from workers.stack.managed_process import StackError, child_identity, disk_full_error
+from workers.stack.private_files import open_private, read_private
 
 ROOT_DIRECTORY = Path("/var/lib/tocsin")
 """Where root stores files for an account that cannot enter the data directory."""
@@ -30,6 +31,10 @@ OWNED_NAMES = (
     "secret", "webhook-secrets.json", "stack.json", "lock", MARKER,
 )  # fmt: skip
 """The names of everything that tocsin creates in a data directory. `tocsin reset` removes only these."""
+
+_SERVER_NAMES = ("postgres", "postgres.new")
+_LINKED_NAMES = ("postgres", "run")
+"""Those that may be links, because what they lead to is elsewhere."""
 
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 _LONGEST_SOCKET = "/valkey/valkey.sock"
@@ -53,9 +58,13 @@ class DataDirectory:
     def create(self) -> None:
         """Create the directory, or prepare an existing one.
 
-        :raises StackError: the path is not a directory, the directory is not writable, or the disk is full.
+        :raises StackError: the path is not a directory, the directory is not writable, other accounts can change what
+            is in it, or the disk is full.
         """
         try:
+            if self.path.is_dir() and self.path.stat().st_uid == os.geteuid() and not any(self.path.iterdir()):
+                self.path.chmod(0o700)
+            self.require_private()
             fresh = not self.path.exists() or self.is_initialized or not any(self.path.iterdir())
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A directory that holds other files keeps its permissions.
@@ -65,6 +74,27 @@ class DataDirectory:
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise _create_error(self.path, error) from error
+        self.require_private()
+
+    def require_private(self) -> None:
+        """Check that no other account can change what is in this directory, if it exists.
+
+        Whoever can could have us write to any file that we may write to, or name the database that we use.
+
+        :raises StackError: another account owns the directory, or something of ours in it, or may write to it.
+        """
+        if self.path.is_symlink():
+            _require_own(self.path, also=pwd.getpwuid(0))
+        if not self.path.is_dir():
+            return
+        _require_own(self.path.resolve())
+        account = server_account()
+        for name in OWNED_NAMES:
+            path = self.path / name
+            # The server's account owns its data, which is never opened here.
+            _require_own(path, also=account if name in _SERVER_NAMES else None)
+            if path.is_symlink() and name not in _LINKED_NAMES:
+                raise StackError(f"{path} is a link, which tocsin has not made: remove it")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -72,7 +102,11 @@ class DataDirectory:
 
         :raises StackError: another stack holds the lock.
         """
-        with (self.path / "lock").open("a+") as lock:
+        try:
+            descriptor = open_private(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            raise _create_error(self.path, error) from error
+        with os.fdopen(descriptor, "a+") as lock:
             if not _try_lock(lock, within_seconds=0.5):  # a reader of stack.json holds the lock for a moment
                 lock.seek(0)
                 raise StackError(
@@ -88,8 +122,10 @@ class DataDirectory:
         """Whether a stack runs in this directory.
 
         :raises OSError: the directory does not exist or is not readable.
+        :raises StackError: other accounts can change what is in it.
         """
-        with (self.path / "lock").open() as lock:
+        self.require_private()
+        with os.fdopen(open_private(self.path / "lock", os.O_RDONLY)) as lock:
             return not _try_lock(lock)
 
     def secret(self) -> str:
@@ -97,7 +133,7 @@ class DataDirectory:
         path = self.path / "secret"
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))
-        return path.read_text().strip()
+        return read_private(path).strip()
 
     def server_directory(self, name: str, account: pwd.struct_passwd | None) -> Path:
         """Return a directory for a server, which `account` can enter.
@@ -139,7 +175,11 @@ class DataDirectory:
         self._remove("run")
 
     def remove(self) -> None:
-        """Remove everything that tocsin created, including linked directories, and leave any other files in place."""
+        """Remove everything that tocsin created, including linked directories, and leave any other files in place.
+
+        :raises StackError: other accounts can change what is in the directory.
+        """
+        self.require_private()
         for path in self.path.glob("*.lock"):
             with path.open() as lock:
                 _try_lock(lock, within_seconds=10)  # servers of a killed stack may still be shutting down
@@ -192,12 +232,13 @@ def data_missing_error(path: Path) -> StackError:
     return StackError(f"the data in {path} is gone: put it back, or give it up with `tocsin reset`")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically, readable only by its owner."""
+def write_private(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Write a file atomically, by default readable only by its owner."""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, mode)
         file.write(text)
     draft.replace(path)
 
@@ -213,6 +254,35 @@ def _try_lock(lock: IO[str], within_seconds: float = 0.0) -> bool:
             time.sleep(0.02)
         else:
             return True
+
+
+def _require_own(path: Path, *, also: pwd.struct_passwd | None = None) -> None:
+    """Check that this account, or ``also``, owns the path, if it exists, and that nobody else may write to it.
+
+    :raises StackError: it is not so.
+    """
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return
+    owners = {os.geteuid()} | ({also.pw_uid} if also else set())
+    if facts.st_uid not in owners:
+        raise StackError(
+            f"{path} belongs to {_account_name(facts.st_uid)}, who could change what is in it: "
+            "run this as that account, or choose another directory with --data"
+        )
+    if stat.S_ISDIR(facts.st_mode) and facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StackError(
+            f"other accounts may write to {path}: make it private with `chmod go-w`, "
+            "or choose another directory with --data"
+        )
+
+
+def _account_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"account {number}"
 
 
 def _is_own_directory(path: Path) -> bool:

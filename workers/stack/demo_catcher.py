@@ -11,6 +11,7 @@ import httpx2
 
 from tasks.startup import free_port
 from workers.stack.own_processes import TocsinProcess, tocsin
+from workers.stack.process_settings import process_environment
 from workers.stack.up import Stack
 
 LOOPBACK: Final = "127.0.0.1"
@@ -54,7 +55,8 @@ class CatcherExtension:
         ports_and_secrets = ("--smtp-port", str(smtp_port), "--http-port", str(http_port), "--webhook-secrets")
         command = tocsin("catcher", *ports_and_secrets, str(self.webhook_secrets(stack)))
         log = stack.data_dir.logs / "catcher.log"
-        stack.supervisor.start([TocsinProcess("catcher", command, log=log, environment=os.environ | stack.environment)])
+        environment = process_environment("catcher", os.environ | stack.environment)
+        stack.supervisor.start([TocsinProcess("catcher", command, log=log, environment=environment)])
         stack.environment["TOCSIN_SMTP_URL"] = stack.settings.smtp_url or f"smtp://{LOOPBACK}:{smtp_port}"
         networks = [network for network in (stack.settings.webhook_allow, f"{LOOPBACK}/32") if network.strip()]
         stack.environment["TOCSIN_WEBHOOK_ALLOW"] = ",".join(networks)

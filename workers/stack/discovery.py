@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workers.stack.data_dir import DataDirectory, write_private
 from workers.stack.managed_process import StackError
+from workers.stack.private_files import read_private
 from workers.stack.settings import StackSettings
 
 
@@ -35,13 +36,13 @@ def unpublish(data_dir: DataDirectory) -> None:
 def find_running_stack(data: Path) -> RunningStack | None:
     """Return the stack that runs in the directory `data`, or None. A ``stack.json`` left by a killed stack is ignored.
 
-    :raises StackError: the directory is not readable.
+    :raises StackError: the directory is not readable, or other accounts can change what is in it.
     """
     data_dir = DataDirectory(data)
     try:
         if not data_dir.is_locked():
             return None
-        return RunningStack(**json.loads((data_dir.path / "stack.json").read_text()))
+        return RunningStack(**json.loads(read_private(data_dir.path / "stack.json")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:

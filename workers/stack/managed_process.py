@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from workers.stack import parent_death
+from workers.stack.private_files import open_private
 
 READY_SECONDS = 60.0
 """How many seconds a process may take to become ready."""
@@ -23,7 +25,7 @@ GRACE_SECONDS = 8.0
 """How many seconds a process may take to stop before it is killed."""
 
 LOG_BYTES = 5_000_000
-"""A log file larger than this is moved to ``<name>.log.1`` when its process starts."""
+"""A log file that has become larger than this is moved to ``<name>.log.1``, replacing the one before."""
 
 _POLL_SECONDS = 0.02
 
@@ -162,12 +164,33 @@ class ManagedProcess:
         if self._log_start is None:
             return []
         try:
-            with self.log.open("rb") as log:
+            with os.fdopen(open_private(self.log, os.O_RDONLY), "rb") as log:
                 log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 8192))
                 text = log.read().decode(errors="replace")
         except OSError:
             return []
         return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+    def rotate_log(self) -> None:
+        """Move the log's lines to ``<name>.log.1`` if it has become too large. The process may be running.
+
+        It keeps its descriptor, so the lines are copied and the file is emptied. A line that is written in between is
+        lost.
+
+        :raises OSError: the log cannot be read, or its copy cannot be written.
+        """
+        if not self.log.exists() or self.log.stat().st_size <= LOG_BYTES:
+            return
+        copy = self.log.with_suffix(".log.1")
+        copy.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with (
+            os.fdopen(open_private(self.log, os.O_RDWR), "r+b") as log,
+            os.fdopen(open_private(copy, flags), "wb") as old,
+        ):
+            shutil.copyfileobj(log, old)
+            log.truncate(0)
+        self._log_start = 0
 
     def _start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
         die_with_parent = parent_death.make_preexec(self.parent_death_signal)
@@ -195,10 +218,16 @@ class ManagedProcess:
         if self.lock_file is None:
             yield ()
             return
-        with self.lock_file.open("ab") as lock:
-            self._wait_for(lock.fileno())
+        try:
+            lock = open_private(self.lock_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            raise StackError(f"{self.lock_file} cannot be used: {error.strerror}") from error
+        try:
+            self._wait_for(lock)
             self.clear_leftovers()
-            yield (lock.fileno(),)
+            yield (lock,)
+        finally:
+            os.close(lock)
 
     def end_orphans(self) -> None:
         """Kill processes that a killed predecessor has left running."""
@@ -224,9 +253,8 @@ class ManagedProcess:
     @contextlib.contextmanager
     def _open_log(self) -> Iterator[int]:
         try:
-            if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-                self.log.replace(self.log.with_suffix(".log.1"))
-            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = open_private(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self.rotate_log()
             self._log_start = os.lseek(descriptor, 0, os.SEEK_END)
         except OSError as error:
             raise StackError(f"the log {self.log} cannot be written: {error.strerror}") from error

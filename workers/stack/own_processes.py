@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workers.runtime.readiness import VARIABLE
 from workers.stack.managed_process import ManagedProcess
+from workers.stack.process_settings import process_environment
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
@@ -85,17 +86,17 @@ class GatewayProcess(ManagedProcess):
 def own_processes(
     host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]
 ) -> list[ManagedProcess]:
-    """Return all of tocsin's processes, in the order in which they start."""
+    """Return all of tocsin's processes, in the order in which they start. Each is given only the settings it reads."""
     names = [(f"worker-{number}", "worker") for number in range(1, workers + 1)]
     names += [("relay", "relay"), ("notifier", "notifier")]
     return [
-        GatewayProcess(host, port, logs=logs, environment=environment),
+        GatewayProcess(host, port, logs=logs, environment=process_environment("gateway", environment)),
         *(
             TocsinProcess(
                 name,
                 tocsin(word),
                 log=logs / f"{name}.log",
-                environment={**environment, "TOCSIN_WORKER_NAME": name} if word == "worker" else environment,
+                environment=process_environment(word, {**environment, "TOCSIN_WORKER_NAME": name}),
             )
             for name, word in names
         ),

@@ -1,8 +1,8 @@
 """The embedded PostgreSQL server, which listens only on a Unix socket.
 
 If root starts the server, the server runs as `nobody`, in directories that `nobody` can enter. No permissions outside
-the data directory are changed. The server trusts every connection, because only its account can enter the socket's
-directory.
+the data directory are changed. The server accepts connections only of the account that started it, which the kernel
+names to it (peer authentication).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from workers.stack import parent_death
 from workers.stack.binaries import postgres_programs
-from workers.stack.data_dir import DataDirectory, data_missing_error, server_account
+from workers.stack.data_dir import DataDirectory, data_missing_error, server_account, write_private
 from workers.stack.managed_process import ManagedProcess, StackError, child_identity, disk_full_error
 
 MAJOR = "18"
@@ -96,7 +96,7 @@ class Postgres(ManagedProcess):
             raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
         self._check_version()
         self.command = [str(programs / "postgres"), "-D", str(self.data), "-h", "", "-k", str(self.sockets)]
-        for name, value in self._settings.items():
+        for name, value in (self._settings | self._write_authentication()).items():
             self.command += ["-c", f"{name}={value}"]
         super().start()
 
@@ -128,6 +128,20 @@ class Postgres(ManagedProcess):
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
 
+    def _write_authentication(self) -> dict[str, str]:
+        """Write the files that say who may connect, and return the settings that name them.
+
+        They are outside the data, where only this account may write.
+        """
+        access, accounts = self.sockets.parent / "pg_hba.conf", self.sockets.parent / "pg_ident.conf"
+        owner = pwd.getpwuid(os.geteuid()).pw_name
+        try:
+            write_private(access, "local all all peer map=tocsin\n", mode=0o644)
+            write_private(accounts, f'tocsin "{owner}" all\n', mode=0o644)
+        except OSError as error:
+            raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
+        return {"hba_file": str(access), "ident_file": str(accounts)}
+
     def _check_version(self) -> None:
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != MAJOR:
@@ -142,7 +156,19 @@ class Postgres(ManagedProcess):
         if draft.exists():
             shutil.rmtree(draft)
         _private_directory(draft, self.account)
-        self._run([programs / "initdb", *_INITDB, "--auth=trust", "--no-instructions", "-U", USER, "-D", draft])
+        self._run(
+            [
+                programs / "initdb",
+                *_INITDB,
+                "--auth-local=peer",
+                "--auth-host=reject",
+                "--no-instructions",
+                "-U",
+                USER,
+                "-D",
+                draft,
+            ]
+        )
         self._run([programs / "postgres", "--single", "-D", draft, "postgres"], f"CREATE DATABASE {DATABASE}\n")
         draft.replace(self.data)
 

@@ -5,6 +5,7 @@ Processes in a tier do not depend on each other. The next tier starts when all p
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,9 @@ SHORT_LIFE_SECONDS = 5.0
 killed by SIGKILL is exempt."""
 
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+LOG_CHECK_SECONDS = 5.0
+"""How many seconds pass between two looks at the size of the logs."""
 
 _LOWER_TIER_GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
@@ -94,8 +98,12 @@ class Supervisor:
         self._console.print(f"{process.name} done after {time.monotonic() - began:.1f} s")
 
     def watch(self) -> None:
-        """Restart processes that die, until a signal requests a stop."""
+        """Restart processes that die, and keep their logs small, until a signal requests a stop."""
+        logs_checked_at = time.monotonic()
         while not self._stop_requests:
+            if time.monotonic() - logs_checked_at > LOG_CHECK_SECONDS:
+                self._rotate_logs()
+                logs_checked_at = time.monotonic()
             for tier in self.tiers:
                 for process in tier:
                     self._monitors[process.name].check(self._console, self._changed)
@@ -106,6 +114,12 @@ class Supervisor:
         for number, tier in enumerate(reversed(self.tiers)):
             self._stop_tier(tier, GRACE_SECONDS if number == 0 else _LOWER_TIER_GRACE_SECONDS)
         self.tiers.clear()
+
+    def _rotate_logs(self) -> None:
+        for process in (process for tier in self.tiers for process in tier):
+            # A full disk, for example. The processes go on, and the next look tries again.
+            with contextlib.suppress(OSError):
+                process.rotate_log()
 
     def _stop_tier(self, tier: list[ManagedProcess], grace_seconds: float) -> None:
         deadline = time.monotonic() + grace_seconds

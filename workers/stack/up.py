@@ -18,6 +18,7 @@ from workers.stack.data_dir import DataDirectory
 from workers.stack.managed_process import ManagedProcess, StackError
 from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
+from workers.stack.process_settings import process_environment
 from workers.stack.settings import StackSettings
 from workers.stack.supervisor import StopRequested, Supervisor
 from workers.stack.valkey import Valkey
@@ -161,7 +162,7 @@ class Stack:
                 end_demo_tokens(self.environment["DATABASE_URL"])
 
     def _process(self, name: str, *words: str) -> ManagedProcess:
-        environment = os.environ | self.environment
+        environment = process_environment(words[0], os.environ | self.environment)
         return ManagedProcess(name, tocsin(*words), log=self.data_dir.logs / f"{name}.log", environment=environment)
 
     def _print_ready_message(self) -> None:
