@@ -106,7 +106,10 @@ class Segment:
 
     @property
     def condition(self) -> str:
-        """The SQL conditions on the status and lifetime of rows read in key order. They start with AND or are blank."""
+        """The SQL conditions on the status and lifetime of rows read in key order. They start with AND or are blank.
+
+        Open incidents have no end, although one that was reopened as a warning still has a ``date_closed``.
+        """
         match self.status:
             case None:
                 status = ""
@@ -114,7 +117,7 @@ class Segment:
                 status = f"AND {IS_OPEN}"
             case one:
                 status = f"AND status = {one.statuses[0]:d}"
-        lifetime = "" if self.filter.start is None else "AND (date_closed IS NULL OR date_closed >= %(start)s)"
+        lifetime = "" if self.filter.start is None else f"AND ({IS_OPEN} OR date_closed >= %(start)s)"
         return f"{status} {lifetime}"
 
     @property

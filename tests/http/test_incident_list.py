@@ -144,10 +144,12 @@ def test_the_start_parameter_excludes_incidents_closed_before_that_date(gateway:
     opened("of today", minutes=5, status=CLOSED, date_closed=NOW + timedelta(minutes=9))
     start = iso(NOW - timedelta(minutes=60))
 
-    assert titles(gateway, f"?start={start}") == ["of today", "first", "just in", "old and open"]
+    assert titles(gateway, f"?start={start}") == ["of today", "first", "just in", "old and open", "reopened"]
     assert titles(gateway, f"?start={start}&status=closed") == ["of today", "just in"]
-    assert titles(gateway, f"?start={start}&status=open") == ["first", "old and open"]
+    assert titles(gateway, f"?start={start}&status=open") == ["first", "old and open", "reopened"]
+    assert titles(gateway, f"?start={start}&status=warning") == ["reopened"]
     assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
+    assert titles(gateway, f"?start={start}&title=reopened") == ["reopened"]
 
 
 def test_the_end_parameter_excludes_incidents_started_after_that_date(gateway: Gateway, opened: OpenIncident) -> None:
