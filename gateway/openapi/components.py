@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.api.bulk import MAX_ITEMS
 from gateway.api.endpoint import Endpoint, Operation
+from gateway.openapi.directory_schema import directory_schema
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState, Lane
@@ -264,14 +265,7 @@ _OTHER_SCHEMAS: Final[Json] = {
     },
     "UnreadCount": _object(unread=_INTEGER),
     "ReadCount": _object(read=_INTEGER),
-    "Directory": {
-        "type": "object",
-        "properties": {
-            section: _list({"type": "object"})
-            for section in ("organizations", "users", "projects", "teams", "members", "tokens")
-        },
-        "additionalProperties": False,
-    },
+    "Directory": directory_schema(),
     "DirectorySummary": {
         "type": "object",
         "additionalProperties": _object(created=_INTEGER, changed=_INTEGER, unchanged=_INTEGER),

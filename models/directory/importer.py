@@ -38,10 +38,17 @@ from models.directory.rows import (
     write_team_members,
 )
 from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, token_errors
-from models.enums import CallerKind, ObjectStatus, Role
+from models.enums import CallerKind, Feature, ObjectStatus, Role
 from models.types import JSON
 
-__all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
+__all__ = [
+    "DirectoryError",
+    "ImportSummary",
+    "export_directory",
+    "import_directory",
+    "lacking_feature",
+    "read_document",
+]
 
 ImportSummary = dict[str, dict[str, int]]
 """The numbers of objects that an import ``created``, ``changed`` or left ``unchanged``, by section."""
@@ -81,6 +88,13 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
         raise DirectoryError(errors)
     _write(connection, plans, stored)
     return {section: _count(plans[section]) for section in SECTIONS}
+
+
+def lacking_feature(connection: Connection, document: JSON, feature: Feature) -> list[str]:
+    """Return the slugs of those organizations of an imported document that do not have the feature."""
+    listed = [organization["slug"] for organization in document.get("organizations", [])]
+    rows = stored_rows(connection, "organizations", {"slug": listed})
+    return [row["slug"] for row in rows if feature not in row["features"]]
 
 
 def export_directory(connection: Connection) -> dict[str, list[Row]]:
