@@ -162,15 +162,12 @@ def _broker() -> str:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             connection.default_channel.close()
 
-    from tasks.broker.blocking import find_alarm
+    from tasks.broker.write_refusal import find_write_refusal
 
     _or_fail(connect, "the broker does not answer", "start it, or correct BROKER_URL")
-    if reason := _inspect_broker(find_alarm, "the broker takes no message"):
-        raise CheckFailed(
-            f"RabbitMQ blocks publishers ({reason}), so no hint and no event is published: "
-            "free memory or disk space on its host"
-        )
-    return f"{mask_secret('BROKER_URL', url)} answers"
+    if refusal := _inspect_broker(find_write_refusal, "the broker takes no message"):
+        raise CheckFailed(f"{refusal.reason}, so no hint and no event is published: {refusal.fix}")
+    return f"{mask_secret('BROKER_URL', url)} answers and takes messages"
 
 
 def _topology() -> str:
