@@ -20,12 +20,13 @@ from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFil
 from models.alert_rules.enums import Dataset
 from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import LIFETIME, RULE_COLUMNS
+from models.incidents.title_folding import FOLD_TITLE
 from models.types import MAX_ID
 
 RULE_COLUMN_LIST: Final = ", ".join(RULE_COLUMNS)
 COLUMNS: Final = f"incident_id, project_id, status, date_started, date_closed, folded_title, {RULE_COLUMN_LIST}"
 
-MATCHES_TITLE: Final = "strpos(folded_title, lower(%(title)s)) > 0"
+MATCHES_TITLE: Final = f"strpos(folded_title, {FOLD_TITLE}(%(title)s)) > 0"
 IN_PROJECTS: Final = "project_id = ANY(%(projects)s::bigint[])"
 
 CURRENT_GENERATION: Final = "(SELECT generation FROM alert_rules WHERE id = %(alert_rule)s)"
@@ -117,7 +118,9 @@ class Segment:
                 status = f"AND {IS_OPEN}"
             case one:
                 status = f"AND status = {one.statuses[0]:d}"
-        lifetime = "" if self.filter.start is None else f"AND ({IS_OPEN} OR date_closed >= %(start)s)"
+        lifetime = (
+            "" if self.filter.start is None else f"AND ({IS_OPEN} OR date_closed IS NULL OR date_closed >= %(start)s)"
+        )
         return f"{status} {lifetime}"
 
     @property
