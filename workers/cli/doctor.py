@@ -62,7 +62,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check configuration, database, broker, queues, progress, planning, secrets, clocks, time zones, disk."""
+    """Check configuration, database, broker, queues, progress, dead letters, planning, secrets, clocks, zones, disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -254,6 +254,18 @@ def _progress() -> str:
     return "nothing has waited for too long, and no process is gone"
 
 
+def _dead() -> str:
+    from models.operations.ledger_numbers import count_dead
+
+    number = _read(count_dead, "the dead letters cannot be counted")
+    if not number:
+        return "no command is dead"
+    raise CheckFailed(
+        f"{number} {'command is' if number == 1 else 'commands are'} dead: "
+        "`tocsin dead list` shows why; requeue or discard them"
+    )
+
+
 def _seen(status: CanaryStatus) -> str:
     if status.way_seconds is None:
         return f"{status.queue} not yet"
@@ -372,6 +384,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "wake-ups": _wake_ups,
     "queues": _queues,
     "progress": _progress,
+    "dead letters": _dead,
     "planning": _planning,
     "secrets": _secrets,
     "clocks": _clocks,
