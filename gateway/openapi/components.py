@@ -251,8 +251,14 @@ _OTHER_SCHEMAS: Final[Json] = {
                     "Alert",
                     {
                         "type": "object",
-                        "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
-                        "required": ["status"],
+                        "description": "Without a status, the alert has that of its group.",
+                        "properties": {
+                            "status": json_schema.recommending(
+                                _one_of(AlertState), {"type": ["string", "null"], "enum": [*map(str, AlertState), None]}
+                            ),
+                            "labels": _LABELS,
+                            "startsAt": _TIME_OR_NULL,
+                        },
                     },
                 ),
             },
