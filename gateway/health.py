@@ -14,6 +14,7 @@ from models.refusals import Unavailable
 from tasks.broker.parked import ParkedMessages, find_parked_messages
 from tasks.broker.pubsub import responds
 from tasks.broker.topology import topology_errors
+from tasks.broker.write_refusal import find_write_refusal
 
 WAKE_UPS_SECONDS: Final = 1.0
 
@@ -87,13 +88,28 @@ async def _broker(container: Container) -> list[HealthCheck]:
     inspect = partial(topology_errors, services=container.settings.parsed_service_queues)
     try:
         errors = await container.broker_inspector.look("topology", inspect)
+        detail = await _writability(container)
     except Exception:
         detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
-    reason = container.hint_publisher.blocked_reason
-    detail = f"blocks publishers ({reason}): commands are accepted, but applied only later" if reason else "responds"
     return [
-        HealthCheck("broker", is_healthy=reason is None, is_required=False, detail=detail),
+        HealthCheck("broker", is_healthy=detail == TAKES_MESSAGES, is_required=False, detail=detail),
         # A hint without a queue is lost. Its commands wait until the sweeper publishes a hint and the queue exists.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]
+
+
+async def _writability(container: Container) -> str:
+    """Return why the broker takes no message, and what to do, or :data:`TAKES_MESSAGES`."""
+    if reason := container.hint_publisher.blocked_reason:
+        return f"blocks publishers ({reason}): commands are accepted, but applied only later"
+    # On RabbitMQ, a blocked connection says so by itself.
+    if not container.settings.on_redis:
+        return TAKES_MESSAGES
+    refusal = await container.broker_inspector.look("writes", find_write_refusal)
+    if refusal is None:
+        return TAKES_MESSAGES
+    return f"takes no message, because {refusal.reason}: commands are accepted, but applied only later; {refusal.fix}"
+
+
+TAKES_MESSAGES: Final = "responds"

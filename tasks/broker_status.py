@@ -9,6 +9,7 @@ from kombu.connection import Connection
 
 from models.enums import Lane
 from tasks.app import make_app
+from tasks.broker.write_refusal import find_write_refusal
 from tasks.inquiry import Inquiry
 from tasks.settings import BrokerSettings
 
@@ -56,6 +57,9 @@ def _ask(settings: BrokerSettings, seconds: float) -> BrokerStatus:
             version = channel.client.info("server")
             kind = "valkey" if "valkey_version" in version else "redis"
             number = version.get(f"{kind}_version", "")
+            if refusal := find_write_refusal(connection):
+                detail = f"{kind} {number} takes no message, because {refusal.reason}: {refusal.fix}."
+                return BrokerStatus(False, kind, detail, NO_CONSUMERS)
             return BrokerStatus(True, kind, f"{kind} {number} answers.", NO_CONSUMERS)
         return BrokerStatus(True, "rabbitmq", f"rabbitmq {_version(connection)} answers.", _consumers(channel))
 

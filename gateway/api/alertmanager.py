@@ -172,7 +172,8 @@ _Labels = Annotated[dict[str, str], PlainValidator(_labels(*sorted(_USED_LABELS)
 
 
 class _Alert(BaseModel):
-    status: AlertStateField
+    # Programs that imitate Alertmanager leave it out; then the group's status counts.
+    status: AlertStateField | None = None
     labels: _Labels = Field(default_factory=dict)
     starts_at: AlertStart = Field(default=None, alias="startsAt")
 
@@ -196,7 +197,7 @@ class _Group(BaseModel):
     def firing(self) -> list[_Alert]:
         if self.status is AlertState.RESOLVED:
             return []
-        return [alert for alert in self.alerts if alert.status is AlertState.FIRING]
+        return [alert for alert in self.alerts if (alert.status or self.status) is AlertState.FIRING]
 
     @property
     def started_at(self) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -58,6 +58,7 @@ async def submit_command(
     *,
     incident: int | None = None,
     path_fields: Mapping[str, JSON] = NO_FIELDS,
+    replaced_fields: Collection[str] = (),
     has_body: bool = True,
     body_field: str | None = None,
     require: Callable[[Any], None] | None = None,
@@ -70,6 +71,7 @@ async def submit_command(
 
     :param incident: the number of the incident in the path.
     :param path_fields: the command's other fields whose values come from the path.
+    :param replaced_fields: the names of fields whose values in the body are not used, because the path replaces them.
     :param has_body: if false, the body is parsed but ignored, and the path determines every field.
     :param body_field: the name of the field whose value is the whole body. By default, the body is an object of fields.
     :param require: the endpoint's own check of the validated command, which raises a refusal if it fails.
@@ -84,6 +86,7 @@ async def submit_command(
         condition = parse_if_match(context.headers)
         body = await context.json_body()
         from_body = _body_fields(body, command_class, body_field) if has_body else {}
+        from_body = {name: value for name, value in from_body.items() if name not in replaced_fields}
         unknown = _unknown_fields(body, command_class, from_path, has_body=has_body, body_field=body_field)
         command = _validate_strictly_or_not(context, command_class, from_body | from_path, unknown)
         if require is not None:

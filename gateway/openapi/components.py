@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.api.bulk import MAX_ITEMS
 from gateway.api.endpoint import Endpoint, Operation
+from gateway.openapi.directory_schema import directory_schema
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState, Lane
@@ -250,8 +251,14 @@ _OTHER_SCHEMAS: Final[Json] = {
                     "Alert",
                     {
                         "type": "object",
-                        "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
-                        "required": ["status"],
+                        "description": "Without a status, the alert has that of its group.",
+                        "properties": {
+                            "status": json_schema.recommending(
+                                _one_of(AlertState), {"type": ["string", "null"], "enum": [*map(str, AlertState), None]}
+                            ),
+                            "labels": _LABELS,
+                            "startsAt": _TIME_OR_NULL,
+                        },
                     },
                 ),
             },
@@ -264,14 +271,7 @@ _OTHER_SCHEMAS: Final[Json] = {
     },
     "UnreadCount": _object(unread=_INTEGER),
     "ReadCount": _object(read=_INTEGER),
-    "Directory": {
-        "type": "object",
-        "properties": {
-            section: _list({"type": "object"})
-            for section in ("organizations", "users", "projects", "teams", "members", "tokens")
-        },
-        "additionalProperties": False,
-    },
+    "Directory": directory_schema(),
     "DirectorySummary": {
         "type": "object",
         "additionalProperties": _object(created=_INTEGER, changed=_INTEGER, unchanged=_INTEGER),

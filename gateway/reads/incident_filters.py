@@ -17,6 +17,7 @@ from starlette.datastructures import QueryParams
 
 from models.directory.policy_facts import NamedProject
 from models.enums import Feature, IncidentStatus
+from models.incidents.title_folding import fold_title
 from models.policy import (
     Actor,
     OrganizationFacts,
@@ -106,6 +107,11 @@ class IncidentFilter:
     def is_empty(self) -> bool:
         """Whether no incident can match."""
         return not self.projects or self.rule.matches_nothing
+
+    @property
+    def folded_title(self) -> str:
+        """The title as it is searched. Positions in it are positions in what the database compares."""
+        return fold_title(self.title)
 
 
 def parse_incident_filter(

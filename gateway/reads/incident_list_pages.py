@@ -207,7 +207,7 @@ def _parameters(filter_: IncidentFilter, page: Page) -> dict[str, Any]:
         "projects": list(filter_.projects),
         "scopes": search_scopes(filter_),
         "start": filter_.start,
-        "title": filter_.title,
+        "title": filter_.folded_title,
         "key": filter_.dedup_key,
         "environments": list(filter_.rule.environments),
         "alert_rule": filter_.rule.alert_rule,

@@ -20,12 +20,13 @@ from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFil
 from models.alert_rules.enums import Dataset
 from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import LIFETIME, RULE_COLUMNS
+from models.incidents.title_folding import FOLD_TITLE
 from models.types import MAX_ID
 
 RULE_COLUMN_LIST: Final = ", ".join(RULE_COLUMNS)
 COLUMNS: Final = f"incident_id, project_id, status, date_started, date_closed, folded_title, {RULE_COLUMN_LIST}"
 
-MATCHES_TITLE: Final = "strpos(folded_title, lower(%(title)s)) > 0"
+MATCHES_TITLE: Final = f"strpos(folded_title, {FOLD_TITLE}(%(title)s)) > 0"
 IN_PROJECTS: Final = "project_id = ANY(%(projects)s::bigint[])"
 
 CURRENT_GENERATION: Final = "(SELECT generation FROM alert_rules WHERE id = %(alert_rule)s)"
@@ -106,7 +107,10 @@ class Segment:
 
     @property
     def condition(self) -> str:
-        """The SQL conditions on the status and lifetime of rows read in key order. They start with AND or are blank."""
+        """The SQL conditions on the status and lifetime of rows read in key order. They start with AND or are blank.
+
+        Open incidents have no end, although one that was reopened as a warning still has a ``date_closed``.
+        """
         match self.status:
             case None:
                 status = ""
@@ -114,7 +118,9 @@ class Segment:
                 status = f"AND {IS_OPEN}"
             case one:
                 status = f"AND status = {one.statuses[0]:d}"
-        lifetime = "" if self.filter.start is None else "AND (date_closed IS NULL OR date_closed >= %(start)s)"
+        lifetime = (
+            "" if self.filter.start is None else f"AND ({IS_OPEN} OR date_closed IS NULL OR date_closed >= %(start)s)"
+        )
         return f"{status} {lifetime}"
 
     @property

@@ -37,6 +37,7 @@ from models.incidents.list_projection import (
     long_titles_key,
     search_key,
 )
+from models.incidents.title_folding import FOLD_TITLE
 
 MAX_TRIGRAMS: Final = 12
 """The maximum number of evenly spaced trigrams that are considered in a title."""
@@ -65,7 +66,7 @@ MAX_SCOPED_KEYS: Final = 160
 
 def can_search(filter_: IncidentFilter) -> bool:
     """Return whether the search index can find rows by the filter's title or rule."""
-    return len(filter_.title) >= TRIGRAM_LENGTH or bool(rule_keys(filter_))
+    return len(filter_.folded_title) >= TRIGRAM_LENGTH or bool(rule_keys(filter_))
 
 
 def search_scopes(filter_: IncidentFilter) -> list[int]:
@@ -91,7 +92,7 @@ class Trigram(NamedTuple):
     @property
     def text(self) -> str:
         """The trigram's characters, as an SQL expression."""
-        return f"substr(lower(%(title)s), {self.at}, {self.length})"
+        return f"substr({FOLD_TITLE}(%(title)s), {self.at}, {self.length})"
 
 
 class Trigrams(NamedTuple):
@@ -106,7 +107,7 @@ def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long:
 
     ``sample`` holds the values of :func:`sample_mask` for nearby rows.
     """
-    candidates = _candidates(filter_.title)
+    candidates = _candidates(filter_.folded_title)
     if not candidates:
         return Trigrams([], or_long=False)
     chosen: list[int] = []
@@ -122,7 +123,7 @@ def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long:
 
 def sample_mask(filter_: IncidentFilter) -> str:
     """Return SQL for a row's bit mask: a bit for each candidate trigram in its title, then a bit for its rule."""
-    in_title = [f"strpos(folded_title, {trigram.text}) > 0" for trigram in _candidates(filter_.title)]
+    in_title = [f"strpos(folded_title, {trigram.text}) > 0" for trigram in _candidates(filter_.folded_title)]
     of_rule = " AND ".join(rule_conditions(filter_.rule)) or "true"
     # NULL counts as false.
     bits = (f"coalesce({truth}, false)::int << {bit}" for bit, truth in enumerate([*in_title, of_rule]))

@@ -6,7 +6,7 @@ project's path, only that project's rules are found, and a new rule belongs to t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -112,7 +112,7 @@ async def create_rule(context: RequestContext) -> HttpResponse:
 
 async def update_rule(context: RequestContext) -> HttpResponse:
     """Update an alert rule and return 200 with the rule. Fields that the body omits stay unchanged."""
-    return await submit_command(context, UpdateRule, path_fields=_path_fields(context), check_access=require_rule)
+    return await _submit_update(context)
 
 
 async def delete_rule(context: RequestContext) -> HttpResponse:
@@ -125,18 +125,32 @@ async def delete_rule(context: RequestContext) -> HttpResponse:
 async def create_project_rule(context: RequestContext) -> HttpResponse:
     """Create an alert rule in a project and return 201 with the rule."""
     return await submit_command(
-        context, CreateRule, path_fields={"inProject": context.project_slug()}, check_access=require_project
+        context,
+        CreateRule,
+        path_fields={"inProject": context.project_slug()},
+        replaced_fields=_REPLACED_FIELDS,
+        check_access=require_project,
     )
 
 
 async def update_project_rule(context: RequestContext) -> HttpResponse:
     """Update one of a project's alert rules and return 200 with the rule."""
-    return await update_rule(context)
+    return await _submit_update(context, replaced_fields=_REPLACED_FIELDS)
 
 
 async def delete_project_rule(context: RequestContext) -> HttpResponse:
     """Delete one of a project's alert rules and return 204."""
     return await delete_rule(context)
+
+
+async def _submit_update(context: RequestContext, *, replaced_fields: Collection[str] = ()) -> HttpResponse:
+    return await submit_command(
+        context,
+        UpdateRule,
+        path_fields=_path_fields(context),
+        replaced_fields=replaced_fields,
+        check_access=require_rule,
+    )
 
 
 def _path_fields(context: RequestContext) -> dict[str, Any]:
@@ -159,6 +173,8 @@ _PROJECTS = (
         "projectSlug", "Project slugs, repeatable; $all selects all. Takes precedence over project.", REPEATABLE_TEXT
     ),
 )
+_REPLACED_FIELDS = ("projects",)
+"""The fields of a rule that the path of a project's endpoint replaces, whatever the body contains."""
 _HEADERS = ("X-Sentry-Alert-Rule-Hits", "X-Sentry-Alert-Rule-Limit")
 
 _list_of = partial(Operation, responses={200: "AlertRule"}, is_list=True, headers=_HEADERS)
@@ -204,7 +220,7 @@ ENDPOINTS = (
                 create_project_rule,
                 "Create an alert rule of a project",
                 body="CreateProjectRule",
-                path_fields=("projects",),
+                path_fields=_REPLACED_FIELDS,
             ),
         },
         permission=PROJECT_ALERT_RULES,
@@ -213,7 +229,12 @@ ENDPOINTS = (
         "/api/0/projects/{organization}/{project}/alert-rules/{rule}/",
         {
             "GET": _details(read_project_rule),
-            "PUT": _update(update_project_rule, "Update an alert rule of a project"),
+            "PUT": _update(
+                update_project_rule,
+                "Update an alert rule of a project",
+                body="UpdateProjectRule",
+                path_fields=("alertRule", *_REPLACED_FIELDS),
+            ),
             "DELETE": _deletion(delete_project_rule, "Delete an alert rule of a project"),
         },
         permission=PROJECT_ALERT_RULE,

@@ -21,6 +21,7 @@ TRIGGER_LABELS: Final = (CRITICAL, WARNING)
 
 _CRASH_RATE_MINUTES: Final = (30, 60, 120, 240, 720, 1440)
 _FUNCTION: Final = re.compile(r"\w+\(.*\)(\s+as\s+\w+)?", re.IGNORECASE | re.DOTALL)
+_COUNT: Final = re.compile(r"count(_unique)?\(", re.IGNORECASE)
 _DIGITS: Final = 9
 """The number of decimal places to which a threshold is rounded when it is converted to or from a percentage."""
 
@@ -97,6 +98,34 @@ def threshold_error(draft: RuleDraft) -> str | None:
     if CRITICAL in stored and WARNING in stored and sign * stored[CRITICAL] < sign * stored[WARNING]:
         return f"Critical trigger must have an alert threshold {side} warning trigger"
     return None
+
+
+def reach_error(draft: RuleDraft) -> str | None:
+    """Return an error message if the rule could never act: if no possible value is beyond one of its thresholds.
+
+    Percentages of a comparison value and counts are never below 0, and crash rates are between 0 and 100. As in
+    Sentry, a comparison rule may ask for values that are exactly 100 % lower.
+    """
+    is_above, is_comparison = draft.threshold_type is ThresholdType.ABOVE, draft.comparison_delta is not None
+    side = "above" if is_above else "below"
+    for label, shown in draft.thresholds:
+        if is_comparison and not is_above and shown > EQUAL_PERCENTAGE:
+            return f"{label} alert threshold can never be reached: no value is more than 100 % lower than another"
+        if _is_out_of_reach(draft, shown):
+            return f"{label} alert threshold can never be reached: no value is {side} {shown:g}"
+    resolve = draft.resolve_threshold
+    if resolve is not None and is_comparison and is_above and resolve < -EQUAL_PERCENTAGE:
+        return "Resolution threshold can never be reached: no value is more than 100 % lower than another"
+    return None
+
+
+def _is_out_of_reach(draft: RuleDraft, threshold: float) -> bool:
+    if draft.comparison_delta is not None:
+        return False
+    if draft.threshold_type is ThresholdType.ABOVE:
+        return draft.query_type is QueryType.CRASH_RATE and threshold > EQUAL_PERCENTAGE
+    is_never_negative = draft.query_type is QueryType.CRASH_RATE or _COUNT.match(draft.aggregate)
+    return bool(is_never_negative) and threshold <= 0
 
 
 def stored_threshold(threshold_type: ThresholdType, *, is_comparison: bool, shown: float | None) -> float | None:

@@ -18,7 +18,13 @@ from models.directory.tables import TOKEN_KINDS, hash_token
 from models.enums import ObjectStatus, OpsRole, Role
 from models.local_time import zone_names
 from models.role_scopes import ALL_SCOPES
-from models.types import JSON, MAX_ID
+from models.types import JSON
+
+MAX_GIVEN_ID: Final = 2**53 - 1
+"""The greatest id that a document may give: the greatest whole number that every JSON parser reads exactly.
+
+tocsin assigns ids after the greatest one given, so enough must be left.
+"""
 
 
 class DirectoryError(Exception):
@@ -148,8 +154,8 @@ def _check_object(shape: Mapping[str, _Shape], value: JSON, path: str, errors: l
 
 
 def _id(value: JSON) -> int:
-    if type(value) is not int or not 0 < value <= MAX_ID:
-        raise _InvalidValue(f"is not an id: ids are whole numbers from 1 to {MAX_ID}")
+    if type(value) is not int or not 0 < value <= MAX_GIVEN_ID:
+        raise _InvalidValue(f"is not an id: ids are whole numbers from 1 to {MAX_GIVEN_ID}")
     return value
 
 
@@ -167,11 +173,38 @@ def _text(what: str, *, most: int, blank: bool = False) -> _Check:
             raise _InvalidValue(f"is blank: a {what} must not be blank")
         if not all(map(_is_plain, value)):
             raise _InvalidValue("contains characters that cannot be stored")
+        if any(map(_is_deceptive, value)) or (not blank and all(map(_is_invisible, value))):
+            raise _InvalidValue("contains invisible characters")
         if len(value) > most:
             raise _InvalidValue(f"is longer than {most} characters")
         return value
 
     return check
+
+
+def _key_text(what: str, *, most: int) -> _Check:
+    """Return a check for a text by which rows are found, so two different ones must not look alike."""
+    check_text = _text(what, most=most)
+
+    def check(value: JSON) -> str:
+        text: str = check_text(value)
+        if any(map(_is_invisible, text)):
+            raise _InvalidValue("contains invisible characters")
+        if text != text.strip():
+            raise _InvalidValue("begins or ends with a blank")
+        if not unicodedata.is_normalized("NFC", text):
+            raise _InvalidValue("is not in Unicode's normalization form C")
+        return text
+
+    return check
+
+
+def _username(value: JSON) -> str:
+    """Validate a username. No mention could use one that begins like the mention of an id."""
+    username: str = _key_text("username", most=128)(value)
+    if username.lower().startswith(("user:", "team:")):
+        raise _InvalidValue("is not a username: it begins like the mention of an id")
+    return username
 
 
 def _one_of(allowed: Iterable[str], complaint: str) -> _Check:
@@ -196,6 +229,8 @@ def _email(value: JSON) -> str:
     """Validate an e-mail address, or an empty string for a person who does not receive mail."""
     if not isinstance(value, str) or not _EMAIL.fullmatch(value) or not all(map(_is_plain, value)):
         raise _InvalidValue("is not an e-mail address")
+    if any(map(_is_invisible, value)):
+        raise _InvalidValue("contains invisible characters")
     return value
 
 
@@ -221,7 +256,6 @@ def _token(value: JSON) -> str:
 
 _EMAIL: Final = re.compile(r"|(?=.{3,254}\Z)[^@\s<>()\[\]\\,;:\"]+@[^@\s<>()\[\]\\,;:\"]+")
 _name = _text("name", most=200)
-_username = _text("username", most=128)
 _status = _one_of(ObjectStatus, "is not a status")
 _project = {"id": _id, "organization": _slug, "slug": _slug, "name": _name, "status": _status}
 
@@ -230,7 +264,7 @@ SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
         "id": _id,
         "slug": _slug,
         "name": _name,
-        "features": _SetOf(_text("feature", most=200)),
+        "features": _SetOf(_key_text("feature", most=200)),
         "options": {"open_membership": _flag, "alerts_member_write": _flag, "events_member_admin": _flag},
     },
     "users": {
@@ -296,3 +330,21 @@ def _refuse_constant(constant: str) -> JSON:
 def _is_plain(character: str) -> bool:
     """Whether the character is neither a control character nor a surrogate."""
     return unicodedata.category(character) not in {"Cc", "Cs"}
+
+
+def _is_deceptive(character: str) -> bool:
+    """Whether the character is invisible, and no script or emoji needs it inside a word."""
+    return _is_invisible(character) and character not in _JOINERS and character != " "
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether the character shows nothing. A space counts as visible."""
+    return character in _BLANK_LETTERS or (
+        character != " " and unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp"}
+    )
+
+
+_JOINERS: Final = frozenset("\u200c\u200d\u00a0\u202f\u3000")
+"""Zero-width joiners, and spaces of scripts: names may contain them."""
+_BLANK_LETTERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and symbols that look like nothing."""

@@ -1,6 +1,7 @@
 """Import and export the directory as one document.
 
-An import matches objects with stored rows by natural key, and updates or inserts the rows. It reads the stored rows,
+An import matches objects with stored rows by natural key, and updates or inserts the rows. An object with the id of a
+row that has another name renames it (:mod:`models.directory.renames`). The import reads the stored rows,
 computes in memory how each row changes, and writes each section with a fixed number of statements. Unless the whole
 document is valid, nothing is written and no sequence advances.
 """
@@ -22,11 +23,13 @@ from models.directory.document import (
     quote,
     read_document,
 )
+from models.directory.renames import Key, NamedObject, Renames, find_renames
 from models.directory.rows import (
     OPTIONS,
     Row,
     assign_ids,
     fold_usernames,
+    projects_excluded_by_rules,
     remove_members,
     stored_rows,
     taken_ids,
@@ -35,16 +38,20 @@ from models.directory.rows import (
     write_team_members,
 )
 from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, token_errors
-from models.enums import CallerKind, ObjectStatus, Role
+from models.enums import CallerKind, Feature, ObjectStatus, Role
 from models.types import JSON
 
-__all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
+__all__ = [
+    "DirectoryError",
+    "ImportSummary",
+    "export_directory",
+    "import_directory",
+    "lacking_feature",
+    "read_document",
+]
 
 ImportSummary = dict[str, dict[str, int]]
 """The numbers of objects that an import ``created``, ``changed`` or left ``unchanged``, by section."""
-
-Key = tuple[str, ...]
-"""A natural key. Usernames in the key are in lower case, because they are compared case-insensitively."""
 
 
 def import_directory(connection: Connection, document: JSON) -> ImportSummary:
@@ -55,10 +62,21 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
     objects, errors = check_document(document)
     lock_directory(connection)
     desired = _desired_rows(connection, objects)
-    stored = _stored_rows(connection, desired)
-    plans = {
-        section: [_plan(section, row, stored[section].get(row.key)) for row in desired[section]] for section in desired
+    named = {
+        section: [NamedObject(row.path, row.key, row.values.get("id")) for row in rows]
+        for section, rows in desired.items()
     }
+    renames = find_renames(connection, named)
+    stored = _stored_rows(connection, desired, renames)
+    plans = {
+        section: [
+            _plan(section, row, stored[section].get(row.key), is_renamed=renames.is_renamed(section, row.key))
+            for row in desired[section]
+        ]
+        for section in desired
+    }
+    errors += renames.errors(named)
+    errors += _excluded_projects(connection, plans["projects"])
     for section in SECTIONS:
         errors += _duplicate_keys(desired[section])
         errors += _unknown_references(desired[section], desired, stored)
@@ -70,6 +88,13 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
         raise DirectoryError(errors)
     _write(connection, plans, stored)
     return {section: _count(plans[section]) for section in SECTIONS}
+
+
+def lacking_feature(connection: Connection, document: JSON, feature: Feature) -> list[str]:
+    """Return the slugs of those organizations of an imported document that do not have the feature."""
+    listed = [organization["slug"] for organization in document.get("organizations", [])]
+    rows = stored_rows(connection, "organizations", {"slug": listed})
+    return [row["slug"] for row in rows if feature not in row["features"]]
 
 
 def export_directory(connection: Connection) -> dict[str, list[Row]]:
@@ -112,6 +137,7 @@ class _RowPlan:
     stored: Row | None
     result: Row
     is_removal: bool = False
+    is_renamed: bool = False
 
     @property
     def outcome(self) -> str:
@@ -120,7 +146,7 @@ class _RowPlan:
             return "unchanged" if self.stored is None else "changed"
         if self.stored is None:
             return "created"
-        return "unchanged" if self.result == self.stored else "changed"
+        return "unchanged" if self.result == self.stored and not self.is_renamed else "changed"
 
 
 # --- read the document and the stored rows ---------------------------------------------------------------------------
@@ -164,8 +190,10 @@ def _references(object_: DocumentObject, folded: Mapping[str, str]) -> Iterator[
             yield _Reference(f"{path}.{many}[{number}]", many, (values["organization"], slug), complaint)
 
 
-def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]]) -> dict[str, dict[Key, Row]]:
-    """Return the stored rows for the document's objects, by section and natural key.
+def _stored_rows(
+    connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]], renames: Renames
+) -> dict[str, dict[Key, Row]]:
+    """Return the stored rows for the document's objects, by section and natural key, under their new names.
 
     The rows to which these objects and rows refer are also returned.
     """
@@ -175,14 +203,18 @@ def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_Desired
     stored: dict[str, dict[Key, Row]] = {}
     # A section refers only to sections before it.
     for section in reversed(SECTIONS):
-        parts = {part: {key[index] for key in needed[section]} for index, part in enumerate(NATURAL_KEYS[section])}
+        parts = {
+            part: renames.old_names(key[index] for key in needed[section])
+            for index, part in enumerate(NATURAL_KEYS[section])
+        }
         rows = stored_rows(connection, section, parts)
         names = {row[part] for row in rows for part in _PEOPLE if row.get(part) is not None}
         folded = fold_usernames(connection, names)
         for row in rows:
             if row.get("user") is not None:
                 row["user"] = folded[row["user"]]
-        stored[section] = {_key(section, row, folded): row for row in rows}
+        rows = [renames.apply_to(section, row) for row in rows]
+        stored[section] = {renames.current_key(section, _key(section, row, folded)): row for row in rows}
         _add_references(needed, rows)
     return stored
 
@@ -205,14 +237,14 @@ def _key(section: str, values: Mapping[str, Any], folded: Mapping[str, str]) -> 
 # --- plan and validate -----------------------------------------------------------------------------------------------
 
 
-def _plan(section: str, desired: _DesiredRow, stored: Row | None) -> _RowPlan:
+def _plan(section: str, desired: _DesiredRow, stored: Row | None, *, is_renamed: bool) -> _RowPlan:
     values = dict(desired.values)
     if section == "members" and "role" in values and values["role"] is None:
         return _RowPlan(desired, stored, stored or values, is_removal=True)
     row = stored if stored is not None else _new_row(section, desired.values)
     if "options" in values:
         values["options"] = row["options"] | values["options"]
-    return _RowPlan(desired, stored, row | values)
+    return _RowPlan(desired, stored, row | values, is_renamed=is_renamed)
 
 
 def _new_row(section: str, values: Mapping[str, Any]) -> Row:
@@ -272,6 +304,14 @@ def _id_conflicts(section: str, plans: Sequence[_RowPlan], taken: set[int]) -> I
             yield f"{path}.id: {number} is the id of another row of {section}"
         elif first.setdefault(number, path) != path:
             yield f"{path}.id: {number} is already in {first[number]}"
+
+
+def _excluded_projects(connection: Connection, plans: Sequence[_RowPlan]) -> Iterator[str]:
+    """Yield an error for each project that cannot be renamed, because an alert rule excludes it by its slug."""
+    renamed = {plan.result["id"]: plan for plan in plans if plan.is_renamed}
+    for id_ in sorted(projects_excluded_by_rules(connection, renamed)) if renamed else ():
+        plan = renamed[id_]
+        yield f"{plan.desired.path}.slug: {_name(plan.desired)} is the new name of a project that alert rules exclude"
 
 
 def _token_errors(plan: _RowPlan) -> Iterator[str]:

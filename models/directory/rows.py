@@ -98,6 +98,52 @@ def taken_ids(connection: Connection, section: str, ids: Sequence[int]) -> set[i
     return set(connection.exec_driver_sql(query, {"ids": list(ids)}).scalars())
 
 
+def stored_keys(
+    connection: Connection, section: str, ids: Iterable[int], names: Iterable[str]
+) -> dict[int, tuple[str, ...]]:
+    """Return the natural keys of the rows that have one of the ids, or whose key ends with one of the names, by id.
+
+    Usernames are in lower case. The section is one of :data:`RENAMABLE`.
+    """
+    rows = connection.exec_driver_sql(_KEYS[section], {"ids": list(ids), "names": list(names)})
+    return {id_: tuple(key) for id_, *key in rows}
+
+
+def projects_excluded_by_rules(connection: Connection, projects: Iterable[int]) -> set[int]:
+    """Return those of the projects that an alert rule or a trigger excludes. Rules refer to them by slug."""
+    return set(connection.exec_driver_sql(_EXCLUDED, {"projects": list(projects)}).scalars())
+
+
+_KEYS: Final = {
+    "organizations": """
+        SELECT id, slug FROM organizations
+        WHERE id = ANY(%(ids)s::bigint[]) OR slug = ANY(%(names)s::text[])
+        """,
+    "users": """
+        SELECT id, lower(username) FROM users
+        WHERE id = ANY(%(ids)s::bigint[]) OR lower(username) = ANY(%(names)s::text[])
+        """,
+    "projects": """
+        SELECT p.id, o.slug, p.slug FROM projects p JOIN organizations o ON o.id = p.organization_id
+        WHERE p.id = ANY(%(ids)s::bigint[]) OR p.slug = ANY(%(names)s::text[])
+        """,
+    "teams": """
+        SELECT t.id, o.slug, t.slug FROM teams t JOIN organizations o ON o.id = t.organization_id
+        WHERE t.id = ANY(%(ids)s::bigint[]) OR t.slug = ANY(%(names)s::text[])
+        """,
+}
+RENAMABLE: Final = tuple(_KEYS)
+"""The sections whose rows can get another name: an object with the row's id and a new name renames it."""
+
+_EXCLUDED: Final = """
+    SELECT DISTINCT p.id FROM projects p JOIN alert_rules r ON r.organization_id = p.organization_id
+    WHERE p.id = ANY(%(projects)s::bigint[]) AND (
+        r.definition->'excluded_projects' ? p.slug
+        OR EXISTS (SELECT FROM jsonb_array_elements(r.definition->'triggers') t WHERE t->'excluded_projects' ? p.slug)
+    )
+    """
+
+
 def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, str]:
     """Map each username to its lower-case form, as computed by PostgreSQL."""
     query = "SELECT name, lower(name) AS folded FROM unnest(%(names)s::text[]) AS name"

@@ -8,6 +8,7 @@ module compares sets.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -29,7 +30,7 @@ class MentionKind(Enum):
 
 
 class MentionTarget(NamedTuple):
-    """A parsed mention: the id of a user or team, or a username or e-mail address in lower case."""
+    """A parsed mention: the id of a user or team, or a username or e-mail address in lower case and in form NFC."""
 
     kind: MentionKind
     id: int = 0
@@ -43,7 +44,7 @@ def parse_mention(mention: str) -> MentionTarget | None:
         return MentionTarget(kind, id=min(int(form[2][:30]), MAX_ID)) if int(form[2][:30]) else None
     if not mention.strip() or mention.startswith(("user:", "team:")):
         return None
-    return MentionTarget(MentionKind.NAME, name=mention.strip().lower())
+    return MentionTarget(MentionKind.NAME, name=unicodedata.normalize("NFC", mention.strip()).lower())
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,13 @@ class LedgerNumbers(NamedTuple):
     stalls: list[Stall]
 
 
+def count_dead(connection: Connection) -> int:
+    """Return the number of dead letters. An index holds only these."""
+    query = f"SELECT count(*) FROM commands WHERE {IS_DEAD}"  # noqa: S608 - our own condition
+    number: int = connection.exec_driver_sql(query).scalar_one()
+    return number
+
+
 def read_ledger_numbers(connection: Connection) -> LedgerNumbers:
     """Return the numbers. Their cost grows with what waits and with the dead letters, not with the history."""
     commands = {row.name: Backlog(*row[1:]) for row in connection.exec_driver_sql(_COMMANDS)}

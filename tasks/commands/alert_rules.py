@@ -19,6 +19,7 @@ from models.alert_rules.consistency import (
     event_types_error,
     label_error,
     query_error,
+    reach_error,
     threshold_error,
     trigger_count_error,
 )
@@ -207,6 +208,7 @@ class RuleFields(RuleCommand):
             event_types_error(draft),
             label_error([each.get("label") for each in triggers]),
             threshold_error(draft) if is_comparable else None,
+            reach_error(draft) if is_comparable else None,
         ):
             if error:
                 raise field_error(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_module
 from tests.waiting import eventually
-from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
+from workers.apply.watchdog import DeafLaneDetector, Heartbeat, StallDetector, find_unclaimed_lanes, has_unclaimed_work
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
 
@@ -224,6 +225,39 @@ def test_heartbeats_are_shared_across_a_fork() -> None:
     os.waitpid(child, 0)
 
     assert heartbeat.count == 1
+
+
+def test_a_worker_that_no_longer_consumes_one_of_its_lanes_is_stuck() -> None:
+    heartbeat = Heartbeat()
+    is_deaf = DeafLaneDetector(heartbeat, lambda: {Lane.COMMANDS, Lane.BULK})
+
+    def check() -> bool:
+        heartbeat.beat(Lane.BULK)
+        return is_deaf()
+
+    assert [check() for _ in range(4)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("lanes", [[Lane.COMMANDS, Lane.BULK], [Lane.COMMANDS]])
+def test_a_worker_that_consumes_each_of_its_lanes_now_and_then_is_not_deaf(lanes: list[Lane]) -> None:
+    heartbeat, turns = Heartbeat(), itertools.cycle(lanes)
+    is_deaf = DeafLaneDetector(heartbeat, lambda: set(lanes))
+
+    def check() -> bool:
+        heartbeat.beat(next(turns))
+        return is_deaf()
+
+    # The check after a lane's turn never finds the same lane silent as the one before.
+    assert not any(check() for _ in range(10))
+
+
+def test_the_lanes_with_unclaimed_work_are_named(database: Database, valkey: Broker) -> None:
+    with database.engine.begin() as connection:
+        insert_stale_command(connection, "incident:1:7")
+    publish_hint(valkey, Lane.COMMANDS, "incident:1:7")
+    publish_hint(valkey, Lane.BULK, "incident:1:8")
+
+    assert find_unclaimed_lanes(database.engine, make_app(valkey.settings), list(Lane)) == {Lane.COMMANDS}
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------

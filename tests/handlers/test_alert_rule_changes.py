@@ -52,6 +52,41 @@ def test_an_update_keeps_the_rule_id_and_begins_a_new_generation(harness: Harnes
     assert (type_, sequence, data["alertRule"]["version"]) == ("alert_rule.updated", 1, 2)
 
 
+def test_an_update_that_changes_nothing_has_no_effect(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(create_rule(triggers=triggers_with_action(), projects=["p1"]), **acme.by("mem"))
+    rule = int(made["id"])
+    an_incident_of_rule(harness, acme, rule)
+    [trigger] = made["triggers"]
+    ids = {"id": trigger["id"], "actions": [action_body(id=trigger["actions"][0]["id"])]}
+
+    status, shown = harness.execute(update_rule(rule, triggers=[CRITICAL | ids], projects=["p1"]), **acme.by("mem"))
+
+    assert (status, shown) == (200, made)
+    assert (rule_row(harness, rule).version, rule_row(harness, rule).generation) == (1, 1)
+    assert follow_ups(harness) == []
+    assert [type_ for type_, *_ in published_events(harness, rule)] == ["alert_rule.created"]
+    assert rule_activities(harness, rule) == [(1, 11)]
+
+
+def test_an_update_that_changes_only_the_project_has_an_effect(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
+
+    _, shown = harness.execute(update_rule(rule, projects=["p2"]), **acme.by("own"))
+
+    assert (shown["projects"], shown["version"]) == (["p2"], 2)
+
+
+def test_an_update_to_a_threshold_that_no_value_reaches_is_refused(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(create_rule(comparisonDelta=60, thresholdType=1), **acme.by("mem"))
+
+    status, body = harness.execute(
+        update_rule(int(made["id"]), thresholdType=1, triggers=[CRITICAL | {"alertThreshold": 150}]), **acme.by("mem")
+    )
+
+    assert status == 400
+    assert "can never be reached" in str(body)
+
+
 def test_earlier_generations_are_kept(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, name="First")
 

@@ -56,6 +56,30 @@ def test_migrating_an_up_to_date_database_reports_that_it_is_up_to_date(tocsin: 
     assert result.out.startswith("the schema is already at ")
 
 
+def test_the_example_of_a_document_can_be_imported_as_it_is(tocsin: Tocsin, tmp_path: Path) -> None:
+    printed = tocsin("directory", "import", "--example")
+    (tmp_path / "example.json").write_text(printed.out)
+
+    imported = tocsin("directory", "import", "example.json", "--json")
+
+    counts = {section: counted["created"] for section, counted in json.loads(imported.out).items()}
+    assert (printed.code, imported.code, imported.err) == (0, 0, "")
+    assert counts == {"organizations": 1, "users": 2, "projects": 1, "teams": 1, "members": 2, "tokens": 0}
+
+
+def test_an_import_says_which_organizations_lack_the_feature_of_incidents(tocsin: Tocsin, document: str) -> None:
+    result = tocsin("directory", "import", document)
+
+    assert (result.code, result.err.split(":")[0]) == (0, "acme does not have the feature organizations")
+
+
+def test_an_import_without_a_document_names_the_example(tocsin: Tocsin) -> None:
+    result = tocsin("directory", "import")
+
+    assert result.code == 1
+    assert "--example" in result.err
+
+
 def test_an_import_reports_created_and_unchanged_rows(tocsin: Tocsin, document: str) -> None:
     first, second = tocsin("directory", "import", document), tocsin("directory", "import", document, "--json")
 

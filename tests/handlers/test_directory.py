@@ -12,17 +12,19 @@ from sqlalchemy import insert, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from models.directory.document import MAX_GIVEN_ID
 from models.directory.importer import DirectoryError, export_directory, import_directory, read_document
 from models.directory.tables import hash_token, users
 from models.directory.tokens import DEFAULT_SCOPES
 from models.enums import CallerKind
 from models.types import MAX_ID
+from tests.builders import an_alert_rule
 from tests.conftest import Database
 
 DOCUMENT: dict[str, list[dict[str, Any]]] = {
     "organizations": [{"slug": "acme", "name": "Acme", "features": ["organizations:incidents"]}],
     "users": [{"id": 11, "username": "mem", "email": "mem@x.test"}, {"username": "Ana"}],
-    "projects": [{"organization": "acme", "slug": "p1"}, {"organization": "acme", "slug": "p2"}],
+    "projects": [{"organization": "acme", "slug": "p1", "id": 101}, {"organization": "acme", "slug": "p2"}],
     "teams": [
         {"organization": "acme", "slug": "t1", "projects": ["p1", "p2"]},
         {"organization": "acme", "slug": "t2"},
@@ -204,6 +206,82 @@ def test_usernames_are_unique_case_insensitively(populated: Connection) -> None:
         populated.execute(insert(users).values(row))
 
 
+def test_rows_can_be_renamed_by_their_ids_and_keep_everything_else(populated: Connection) -> None:
+    before = export_directory(populated)
+    ids = {
+        (section, row.get("slug", row.get("username"))): row["id"]
+        for section in ("organizations", "users", "projects", "teams")
+        for row in before[section]
+    }
+    document = {
+        "organizations": [{"id": ids["organizations", "acme"], "slug": "shop"}],
+        "users": [{"id": 11, "username": "Mem.Ber"}],
+        "projects": [{"id": ids["projects", "p2"], "organization": "shop", "slug": "checkout"}],
+        "teams": [{"id": ids["teams", "t1"], "organization": "shop", "slug": "oncall", "projects": ["p1", "checkout"]}],
+        "members": [{"organization": "shop", "user": "mem.ber", "teams": ["oncall", "t2"]}],
+        "tokens": [{"token": "dev-mem", "user": "Mem.Ber"}, {"token": "dev-key", "organization": "shop"}],
+    }
+
+    summary = import_directory(populated, document)
+    again = import_directory(populated, document)
+
+    changed = {section: counts(changed=1) for section in ("organizations", "users", "projects", "teams", "members")}
+    assert summary == changed | {"tokens": counts(unchanged=2)}
+    assert {section: count["changed"] for section, count in again.items()} == dict.fromkeys(again, 0)
+    after = export_directory(populated)
+    assert [(row["id"], row["slug"], row["name"]) for row in after["organizations"]] == [
+        (ids["organizations", "acme"], "shop", "Acme")
+    ]
+    assert exported(populated, "users", username="Mem.Ber") == exported(populated, "users", email="mem@x.test")
+    assert {(row["id"], row["organization"], row["slug"]) for row in after["projects"]} == {
+        (101, "shop", "p1"),
+        (ids["projects", "p2"], "shop", "checkout"),
+    }
+    assert exported(populated, "teams", slug="oncall")["projects"] == ["checkout", "p1"]
+    [member] = after["members"]
+    assert (member["organization"], member["user"], member["teams"]) == ("shop", "Mem.Ber", ["oncall", "t2"])
+    assert member["id"] == before["members"][0]["id"]
+
+
+def test_an_organization_that_is_renamed_alone_keeps_its_rows(populated: Connection) -> None:
+    before = export_directory(populated)
+    [acme] = before["organizations"]
+
+    import_directory(populated, {"organizations": [{"id": acme["id"], "slug": "shop"}]})
+
+    renamed = {
+        section: [row | {"organization": "shop"} if "organization" in row else row for row in rows]
+        for section, rows in before.items()
+    }
+    assert export_directory(populated) == renamed | {"organizations": [acme | {"slug": "shop"}]}
+
+
+def test_a_new_row_may_take_a_name_that_was_given_up_by_an_earlier_import(populated: Connection) -> None:
+    import_directory(populated, {"users": [{"id": 11, "username": "mem2"}]})
+
+    summary = import_directory(populated, {"users": [{"username": "mem"}]})
+
+    assert summary["users"] == counts(created=1)
+    assert exported(populated, "users", username="mem")["id"] != 11
+
+
+def test_a_project_that_a_rule_excludes_cannot_be_renamed(populated: Connection) -> None:
+    [acme] = export_directory(populated)["organizations"]
+    an_alert_rule(populated, acme["id"], projects=[101], excluded_projects=("p1",))
+
+    errors = errors_of(populated, {"projects": [{"id": 101, "organization": "acme", "slug": "new"}]})
+
+    assert errors == ['projects[0].slug: "new" in "acme" is the new name of a project that alert rules exclude']
+
+
+def test_names_may_contain_joiners_and_spaces_of_their_scripts(populated: Connection) -> None:
+    names = ["نمی\u200cدانم", "👩\u200d💻 Team", "Jean\u00a0Luc", "José"]
+
+    import_directory(populated, {"users": [{"username": f"u{at}", "name": name} for at, name in enumerate(names)]})
+
+    assert [exported(populated, "users", username=f"u{at}")["name"] for at in range(len(names))] == names
+
+
 def test_an_imported_id_advances_the_sequence_past_it(populated: Connection) -> None:
     import_directory(populated, {"users": [{"username": "new"}, {"username": "old", "id": 5000}]})
     import_directory(populated, {"users": [{"username": "newer"}]})
@@ -217,7 +295,7 @@ def test_a_refused_document_changes_neither_rows_nor_sequences(populated: Connec
     before = export_directory(populated)
 
     errors = errors_of(
-        populated, {"users": [{"username": "far", "id": MAX_ID - 1}], "members": [{"organization": "acme"}]}
+        populated, {"users": [{"username": "far", "id": MAX_GIVEN_ID}], "members": [{"organization": "acme"}]}
     )
     import_directory(populated, {"users": [{"username": "next"}]})
 
@@ -226,8 +304,16 @@ def test_a_refused_document_changes_neither_rows_nor_sequences(populated: Connec
     assert len(export_directory(populated)["users"]) == len(before["users"]) + 1
 
 
+def test_after_the_greatest_id_that_can_be_given_others_are_assigned(populated: Connection) -> None:
+    import_directory(populated, {"users": [{"username": "last", "id": MAX_GIVEN_ID}]})
+
+    import_directory(populated, {"users": [{"username": "next"}]})
+
+    assert exported(populated, "users", username="next")["id"] == MAX_GIVEN_ID + 1
+
+
 def test_new_rows_are_refused_once_no_ids_are_left(populated: Connection) -> None:
-    import_directory(populated, {"users": [{"username": "last", "id": MAX_ID}]})
+    populated.execute(text(f"SELECT setval('users_id_seq', {MAX_ID})"))
 
     errors = errors_of(populated, {"users": [{"username": "next"}]})
 
@@ -322,8 +408,63 @@ ERRORS: dict[str, tuple[object, list[str]]] = {
     ),
     "another id": ({"users": [{"username": "mem", "id": 12}]}, ['users[0].id: 12 is not the id of "mem", which is 11']),
     "an id of another": (
-        {"users": [{"username": "x", "id": 11}]},
-        ["users[0].id: 11 is the id of another row of users"],
+        {"organizations": [{"slug": "shop"}], "projects": [{"organization": "shop", "slug": "p9", "id": 101}]},
+        ["projects[0].id: 101 is the id of another row of projects"],
+    ),
+    "a new name that another row has": (
+        {"users": [{"username": "ana", "id": 11}]},
+        ['users[0].id: 11 is not the id of "ana", which is 12'],
+    ),
+    "the old name of a renamed row": (
+        {"users": [{"username": "mem"}, {"username": "mem2", "id": 11}]},
+        ["users[0]: users[1] gives this row another name; refer to it by that name"],
+    ),
+    "a reference by an old name": (
+        {
+            "users": [{"username": "mem2", "id": 11}],
+            "members": [{"organization": "acme", "user": "mem", "role": "owner"}],
+        },
+        ['members[0].user: "mem" is not a user'],
+    ),
+    "zero width": (
+        {"users": [{"username": "a\u200bb"}]},
+        ['users[0].username: "a\u200bb" contains invisible characters'],
+    ),
+    "zero width in a name": (
+        {"users": [{"username": "x", "name": "A\u202eB"}]},
+        ['users[0].name: "A\u202eB" contains invisible characters'],
+    ),
+    "a joiner alone": (
+        {"users": [{"username": "x", "name": "\u200d"}]},
+        ['users[0].name: "\u200d" contains invisible characters'],
+    ),
+    "an invisible letter": (
+        {"users": [{"username": "a\u3164"}]},
+        ['users[0].username: "a\u3164" contains invisible characters'],
+    ),
+    "a soft hyphen in an address": (
+        {"users": [{"username": "x", "email": "a\u00adb@x.test"}]},
+        ['users[0].email: "a\u00adb@x.test" contains invisible characters'],
+    ),
+    "outer blanks": (
+        {"users": [{"username": "mem "}]},
+        ['users[0].username: "mem " begins or ends with a blank'],
+    ),
+    "outer blanks in a reference": (
+        {"members": [{**MEMBER, "user": " mem"}]},
+        ['members[0].user: " mem" begins or ends with a blank'],
+    ),
+    "outer blanks in a feature": (
+        {"organizations": [{"slug": "o", "features": ["organizations:incidents "]}]},
+        ['organizations[0].features[0]: "organizations:incidents " begins or ends with a blank'],
+    ),
+    "decomposed letters": (
+        {"users": [{"username": "jose\u0301"}]},
+        ['users[0].username: "jose\u0301" is not in Unicode\'s normalization form C'],
+    ),
+    "a username that looks like an id": (
+        {"users": [{"username": "user:28"}]},
+        ['users[0].username: "user:28" is not a username: it begins like the mention of an id'],
     ),
     "a key for a user": (
         {"tokens": [{"token": "t", "kind": "key", "name": "k", "organization": "acme", "user": "mem"}]},
@@ -363,8 +504,8 @@ def test_a_slug_that_is_not_url_safe_is_refused(connection: Connection, slug: ob
     assert "is not a slug" in error
 
 
-@pytest.mark.parametrize("number", [0, -1, MAX_ID + 1, True, "11", 11.0, None])
-def test_an_id_must_be_an_integer_that_fits_the_column(connection: Connection, number: object) -> None:
+@pytest.mark.parametrize("number", [0, -1, MAX_GIVEN_ID + 1, MAX_ID, MAX_ID + 1, True, "11", 11.0, None])
+def test_an_id_must_be_an_integer_that_leaves_others_to_assign(connection: Connection, number: object) -> None:
     (error,) = errors_of(connection, {"users": [{"username": "x", "id": number}]})
 
     assert error.startswith(f"users[0].id: {json.dumps(number)} is not an id")

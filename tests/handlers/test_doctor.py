@@ -13,7 +13,7 @@ from sqlalchemy import text
 from models.enums import Lane
 from models.messaging.canary import NOTIFIER, insert_due_canaries, mark_canaries_seen
 from tasks.events import CommentPosted
-from tests.builders import a_member, a_project, an_event, an_incident, an_organization
+from tests.builders import a_member, a_project, an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.handlers.test_cli import Tocsin, tocsin
 from workers.stack.demo_tokens import DIRECTORY, begin_demo_tokens, end_demo_tokens
@@ -96,6 +96,17 @@ def test_a_missing_relay_is_reported_and_not_mistaken_for_missing_workers(tocsin
     send_canaries(database, ago="120 seconds", received_on={*Lane})
 
     assert queue_check(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
+
+
+def test_dead_letters_are_reported_with_the_command_that_lists_them(tocsin: Tocsin, database: Database) -> None:
+    assert check(tocsin, "dead letters") == (True, "no command is dead")
+    with database.engine.begin() as connection:
+        an_accepted_command(connection)
+        an_accepted_command(connection)
+        connection.execute(text("UPDATE commands SET state = 'dead' WHERE seq = (SELECT min(seq) FROM commands)"))
+
+    fix = "`tocsin dead list` shows why; requeue or discard them"
+    assert check(tocsin, "dead letters") == (False, f"1 command is dead: {fix}")
 
 
 def an_unplanned_event(database: Database, *, ago: str) -> UUID:

@@ -77,6 +77,18 @@ def test_an_incident_starts_and_ends_one_window_before_the_deciding_value(harnes
     )
 
 
+def test_an_incident_is_not_closed_before_it_started(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, time_window=15)
+    rule.observe(101)
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE incidents SET date_started = date_started + interval '1 hour'")
+
+    rule.observe(1)
+
+    [incident] = rule.incidents()
+    assert incident.date_closed == incident.date_started
+
+
 def test_an_incident_opened_by_a_rule_refers_to_the_rule(rule: ObservedRule) -> None:
     _, body = rule.observe(60)
 

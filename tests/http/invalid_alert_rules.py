@@ -104,6 +104,10 @@ INCONSISTENT_FIELDS: list[tuple[dict[str, Any], str]] = [
         {"thresholdType": 1, "comparisonDelta": 60, "triggers": [CRITICAL | {"alertThreshold": 10}, WARNING]},
         "Critical trigger must have an alert threshold below warning trigger",
     ),
+    (
+        {"thresholdType": 1, "comparisonDelta": 60, "triggers": [CRITICAL | {"alertThreshold": 150}]},
+        "critical alert threshold can never be reached: no value is more than 100 % lower than another",
+    ),
     ({"queryType": 0, "dataset": "metrics"}, "Invalid dataset for this query type. Valid datasets are ['events']"),
     (
         {"queryType": 1},

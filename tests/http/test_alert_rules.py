@@ -42,6 +42,33 @@ def test_a_rule_is_updated_and_deleted(gateway: Gateway, busy_worker: Worker, pa
         assert send(gateway, method, rule, json=RULE if method == "PUT" else None).status_code == 404
 
 
+@pytest.mark.parametrize("projects", [None, [], "p1", ["p2"], ["p1", "p2"], ["nope"], [None], {"p1": 1}])
+def test_a_projects_endpoint_does_not_read_the_projects_in_the_body(
+    gateway: Gateway, busy_worker: Worker, projects: JSON
+) -> None:
+    made = send(gateway, "POST", PROJECT_RULES, json=RULE | {"projects": projects})
+    path = f"{PROJECT_RULES}{made.json()['id']}/"
+
+    changed = send(gateway, "PUT", path, json=RULE | {"name": "Another", "projects": projects})
+
+    assert (made.status_code, made.json()["projects"]) == (201, ["p1"])
+    assert (changed.status_code, changed.json()["projects"], changed.json()["name"]) == (200, ["p1"], "Another")
+
+
+def test_a_rule_that_is_sent_back_as_it_was_read_does_not_change(gateway: Gateway, busy_worker: Worker) -> None:
+    path = f"{RULES}{create_rule(gateway, triggers=[CRITICAL | {'actions': [an_action()]}, WARNING])['id']}/"
+    [critical, _] = gateway.get(path).json()["triggers"]
+    trigger = f"{path}triggers/{critical['id']}/"
+    action = f"{trigger}actions/{critical['actions'][0]['id']}/"
+    before = gateway.get(path)
+
+    for each in (path, trigger, action):
+        assert send(gateway, "PUT", each, json=gateway.get(each).json()).status_code == 200
+
+    after = gateway.get(path)
+    assert (after.json(), after.headers["etag"]) == (before.json(), before.headers["etag"])
+
+
 @pytest.mark.parametrize("name", ["aggregate", "query", "timeWindow", "thresholdType", "triggers"])
 def test_an_update_requires_the_fields_that_are_validated_together(
     gateway: Gateway, ledger: Engine, acme: Acme, name: str

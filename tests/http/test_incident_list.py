@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import insert, update
@@ -144,10 +145,12 @@ def test_the_start_parameter_excludes_incidents_closed_before_that_date(gateway:
     opened("of today", minutes=5, status=CLOSED, date_closed=NOW + timedelta(minutes=9))
     start = iso(NOW - timedelta(minutes=60))
 
-    assert titles(gateway, f"?start={start}") == ["of today", "first", "just in", "old and open"]
+    assert titles(gateway, f"?start={start}") == ["of today", "first", "just in", "old and open", "reopened"]
     assert titles(gateway, f"?start={start}&status=closed") == ["of today", "just in"]
-    assert titles(gateway, f"?start={start}&status=open") == ["first", "old and open"]
+    assert titles(gateway, f"?start={start}&status=open") == ["first", "old and open", "reopened"]
+    assert titles(gateway, f"?start={start}&status=warning") == ["reopened"]
     assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
+    assert titles(gateway, f"?start={start}&title=reopened") == ["reopened"]
 
 
 def test_the_end_parameter_excludes_incidents_started_after_that_date(gateway: Gateway, opened: OpenIncident) -> None:
@@ -183,6 +186,26 @@ def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gatew
     assert titles(gateway, "?title=100") == ["100 of trouble", "100% of Ärger_now"]
     assert titles(gateway, "?title=%00") == titles(gateway, "?title=\\") == titles(gateway, "?title=xyz") == []
     assert len(titles(gateway, "?title=")) == 3
+
+
+@pytest.mark.parametrize(
+    ("title", "searches"),
+    [
+        ("Η ΟΔΥΣΣΕΥΣ είναι κάτω", ["οδυσσευς", "οδυσσευσ", "ΟΔΥΣΣΕΥΣ", "ΕΊΝΑΙ"]),
+        ("Straße gesperrt", ["STRASSE", "strasse", "straße", "STRAẞE"]),
+        ("Caf\u00e9 offline", ["CAFE\u0301", "caf\u00c9", "caf\u00e9 off"]),
+        ("Cafe\u0301 offline", ["caf\u00e9", "CAF\u00c9 OFF"]),
+        ("İstanbul yavaş", ["istanbul", "İSTANBUL", "YAVAŞ"]),
+        ("ﬁle server", ["FILE", "file s"]),
+        ("Ошибка ЖЖ", ["ошибка жж"]),
+    ],
+)
+def test_titles_are_searched_regardless_of_case_and_composition(
+    gateway: Gateway, opened: OpenIncident, title: str, searches: list[str]
+) -> None:
+    opened(title, minutes=1)
+
+    assert [titles(gateway, f"?title={quote(each)}") for each in searches] == [[title]] * len(searches)
 
 
 def test_filters_are_combined_with_and(gateway: Gateway, opened: OpenIncident) -> None:

@@ -226,13 +226,13 @@ def _plain_filter(dataset: SeededOrganization, selection: IncidentFilter) -> lis
         LEFT JOIN alert_rule_generations g ON g.rule_id = r.id AND g.generation = i.alert_rule_generation
         CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS fields) AS definition
         WHERE i.id IN (SELECT incident_id FROM incident_projects WHERE project_id = ANY(%(projects)s))
-        AND position(lower(%(title)s) IN lower(i.title)) > 0 AND i.status = ANY(%(statuses)s)
+        AND position(fold_title(%(title)s) IN fold_title(i.title)) > 0 AND i.status = ANY(%(statuses)s)
         AND (%(rule)s::bigint IS NULL OR (r.id = %(rule)s AND (%(snapshots)s OR g.generation IS NULL)))
         AND (%(environments)s::text[] = '{}' OR definition.fields->>'environment' = ANY(%(environments)s))
         AND (%(teams)s::bigint[] IS NULL OR (definition.fields->>'owner_team')::bigint = ANY(%(teams)s)
              OR (%(unassigned)s AND definition.fields->>'owner_team' IS NULL))
         AND (NOT %(events)s OR r.id IS NULL OR definition.fields->>'dataset' = 'events')
-        AND (%(start)s::timestamptz IS NULL OR i.date_closed IS NULL OR i.date_closed >= %(start)s)
+        AND (%(start)s::timestamptz IS NULL OR i.status <> 2 OR i.date_closed IS NULL OR i.date_closed >= %(start)s)
         AND (%(end)s::timestamptz IS NULL OR i.date_started <= %(end)s)
         ORDER BY i.date_started DESC, i.id DESC
         """,

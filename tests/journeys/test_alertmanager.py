@@ -11,7 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,29 @@ class Alertmanager:
         )
         return float(count)
 
+    def silence(self, alertname: str) -> None:
+        now = datetime.now(UTC)
+        silence = {
+            "matchers": [{"name": "alertname", "value": alertname, "isRegex": False, "isEqual": True}],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(hours=1)).isoformat(),
+            "createdBy": "Mem",
+            "comment": "known",
+        }
+        self.client.post("/api/v2/silences", json=silence).raise_for_status()
+        eventually(lambda: self.is_suppressed(alertname), within_seconds=WITHIN_SECONDS)
+
+    def is_suppressed(self, alertname: str) -> bool:
+        """Return whether the alert fires and is silenced or inhibited."""
+        alerts = self.client.get("/api/v2/alerts", params={"filter": f'alertname="{alertname}"'}).json()
+        return [each["status"]["state"] for each in alerts] == ["suppressed"]
+
+    def sent(self) -> float:
+        """Return the number of notifications sent."""
+        metrics = self.client.get("/metrics").text
+        [count] = re.findall(r'^alertmanager_notifications_total{integration="webhook"} (\S+)$', metrics, re.MULTILINE)
+        return float(count)
+
     def _post_alert(self, severity: str, labels: dict[str, str], **facts: str) -> None:
         alert = {
             "labels": LABELS | {"severity": severity} | labels,
@@ -75,15 +98,17 @@ def documented(language: str, word: str) -> str:
     return str(found)
 
 
-@contextlib.contextmanager
-def running_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
-    """Run Alertmanager unclustered on a free port, with its data in the folder."""
-    configuration = documented("yaml", "receivers:")
-    assert DOCUMENTED in configuration
-    (folder / "alertmanager.yml").write_text(configuration.replace(DOCUMENTED, gateway))
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = "{}:{}".format(*free.getsockname())
+        return "{}:{}".format(*free.getsockname())
+
+
+@contextlib.contextmanager
+def running_alertmanager(folder: Path, configuration: str, *flags: str) -> Iterator[Alertmanager]:
+    """Run Alertmanager on a free port, unclustered unless the flags say so, with its data in the folder."""
+    (folder / "alertmanager.yml").write_text(configuration)
+    address = free_address()
     with (folder / "alertmanager.log").open("w") as log, httpx.Client(base_url=f"http://{address}") as client:
         process = subprocess.Popen(
             [
@@ -91,7 +116,7 @@ def running_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
                 f"--config.file={folder / 'alertmanager.yml'}",
                 f"--storage.path={folder / 'alertmanager'}",
                 f"--web.listen-address={address}",
-                "--cluster.listen-address=",
+                *(flags or ["--cluster.listen-address="]),
             ],
             stdout=log,
             stderr=log,
@@ -122,7 +147,9 @@ def stack(demo: Stack) -> Stack:
 
 @pytest.fixture(scope="module")
 def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
-    with running_alertmanager(folder, stack.url) as running:
+    configuration = documented("yaml", "receivers:")
+    assert DOCUMENTED in configuration
+    with running_alertmanager(folder, configuration.replace(DOCUMENTED, stack.url)) as running:
         yield running
 
 
@@ -180,3 +207,156 @@ def test_the_documented_token_may_post_alerts_and_read_their_outcome(stack: Stac
         command = alertmanager.get(response.headers["location"], headers={"Prefer": "wait=30"}).json()
 
     assert (response.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)
+
+
+# --- what Alertmanager does not say -----------------------------------------------------------------------------------
+
+QUICK = """
+route:
+  receiver: tocsin
+  group_by: [GROUP_BY]
+  group_wait: 100ms
+  group_interval: 300ms
+  repeat_interval: 1h
+  routes:
+    - receiver: limited
+      matchers: [alertname = Limited]
+inhibit_rules:
+  - source_matchers: [alertname = Inhibiting]
+    target_matchers: [alertname = Inhibited]
+receivers:
+  - name: tocsin
+    webhook_configs:
+      - &webhook
+        url: GATEWAY/api/0/organizations/acme/integrations/alertmanager/
+        http_config: {authorization: {credentials: dev-alertmanager}}
+  - name: limited
+    webhook_configs:
+      - <<: *webhook
+        max_alerts: 1
+"""
+GROUPED = "alertname, project"
+
+
+def quick(stack: Stack, *, group_by: str = GROUPED) -> str:
+    return QUICK.replace("GATEWAY", stack.url).replace("GROUP_BY", group_by)
+
+
+def key_of(alertname: str, route: str = "{}") -> str:
+    return f'{route}:{{alertname="{alertname}", project="p1"}}'
+
+
+def wait_for_another_group(stack: Stack, alertmanager: Alertmanager, alertname: str) -> None:
+    """Wait until another group's incident was opened and closed, after anything that Alertmanager had to say before."""
+    alertmanager.fire("warning", alertname=alertname)
+    wait_for_incident(stack, key_of(alertname), status=10)
+    alertmanager.resolve("warning", alertname=alertname)
+    wait_for_incident(stack, key_of(alertname), status=2)
+
+
+@pytest.fixture
+def place(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder for an Alertmanager of the test's own."""
+    path: Path = folder / request.node.name
+    path.mkdir()
+    return path
+
+
+def test_alerts_that_resolve_while_they_are_silenced_or_inhibited_leave_their_incidents_open(
+    stack: Stack, place: Path
+) -> None:
+    with running_alertmanager(place, quick(stack)) as alertmanager:
+        for name in ("Silenced", "Inhibited"):
+            alertmanager.fire("critical", alertname=name)
+            wait_for_incident(stack, key_of(name), status=20)
+        alertmanager.silence("Silenced")
+        alertmanager.fire("critical", alertname="Inhibiting")
+        eventually(lambda: alertmanager.is_suppressed("Inhibited"), within_seconds=WITHIN_SECONDS)
+        for name in ("Silenced", "Inhibited"):
+            alertmanager.resolve("critical", alertname=name)
+
+        wait_for_another_group(stack, alertmanager, "AfterSuppression")
+
+    for name in ("Silenced", "Inhibited"):
+        wait_for_incident(stack, key_of(name), status=20)
+
+
+def test_a_group_of_which_only_some_alerts_are_sent_is_not_closed_while_others_fire(stack: Stack, place: Path) -> None:
+    key = key_of("Limited", '{}/{alertname="Limited"}')
+    with running_alertmanager(place, quick(stack)) as alertmanager:
+        for instance in ("a", "b"):
+            alertmanager.fire("critical", alertname="Limited", instance=instance)
+        wait_for_incident(stack, key, status=20)
+        sent = alertmanager.sent()
+        # The only alert that is sent is the first one, so the group seems to be resolved.
+        alertmanager.resolve("critical", alertname="Limited", instance="a")
+        eventually(lambda: alertmanager.sent() > sent, within_seconds=WITHIN_SECONDS)
+        wait_for_another_group(stack, alertmanager, "AfterTruncation")
+        wait_for_incident(stack, key, status=20)
+
+        alertmanager.resolve("critical", alertname="Limited", instance="b")
+
+        wait_for_incident(stack, key, status=2)
+
+
+def test_after_a_change_of_group_by_a_group_with_another_key_opens_another_incident(stack: Stack, place: Path) -> None:
+    with running_alertmanager(place, quick(stack)) as alertmanager:
+        alertmanager.fire("critical", alertname="Regrouped")
+        before = wait_for_incident(stack, key_of("Regrouped"), status=20)
+        (place / "alertmanager.yml").write_text(quick(stack, group_by="alertname"))
+        alertmanager.client.post("/-/reload").raise_for_status()
+        after = wait_for_incident(stack, '{}:{alertname="Regrouped"}', status=20)
+
+        alertmanager.resolve("critical", alertname="Regrouped")
+
+        wait_for_incident(stack, '{}:{alertname="Regrouped"}', status=2)
+    assert wait_for_incident(stack, key_of("Regrouped"), status=20)["identifier"] == before["identifier"]
+    assert after["identifier"] != before["identifier"]
+
+
+@pytest.mark.parametrize("keeps_storage", [True, False], ids=["kept", "lost"])
+def test_after_a_restart_alerts_that_still_fire_keep_their_incident_and_others_leave_theirs_open(
+    stack: Stack, place: Path, *, keeps_storage: bool
+) -> None:
+    firing, resolved = f"StillFiring{keeps_storage}", f"ResolvedMeanwhile{keeps_storage}"
+    with running_alertmanager(place, quick(stack)) as alertmanager:
+        for name in (firing, resolved):
+            alertmanager.fire("critical", alertname=name)
+            wait_for_incident(stack, key_of(name), status=20)
+    if not keeps_storage:
+        shutil.rmtree(place / "alertmanager")
+    with running_alertmanager(place, quick(stack)) as alertmanager:
+        # Prometheus repeats alerts that fire, and tells of those that have resolved for a while.
+        alertmanager.fire("critical", alertname=firing)
+        alertmanager.resolve("critical", alertname=resolved)
+        wait_for_another_group(stack, alertmanager, f"AfterRestart{keeps_storage}")
+        still_open = wait_for_incident(stack, key_of(firing), status=20)
+
+        alertmanager.resolve("critical", alertname=firing)
+
+        closed = wait_for_incident(stack, key_of(firing), status=2)
+    assert closed["identifier"] == still_open["identifier"]
+    wait_for_incident(stack, key_of(resolved), status=2 if keeps_storage else 20)
+
+
+def test_two_alertmanagers_in_a_cluster_share_one_incident(stack: Stack, place: Path) -> None:
+    peers = [free_address(), free_address()]
+    with contextlib.ExitStack() as both:
+        cluster = []
+        for own, other in (peers, peers[::-1]):
+            folder = place / own.rpartition(":")[2]
+            folder.mkdir()
+            flags = (
+                f"--cluster.listen-address={own}", f"--cluster.peer={other}", "--cluster.peer-timeout=1s",
+                "--cluster.gossip-interval=50ms", "--cluster.pushpull-interval=1s",
+            )  # fmt: skip
+            cluster.append(both.enter_context(running_alertmanager(folder, quick(stack), *flags)))
+        for each in cluster:
+            each.fire("critical", alertname="Clustered")
+        opened = wait_for_incident(stack, key_of("Clustered"), status=20)
+
+        for each in cluster:
+            each.resolve("critical", alertname="Clustered")
+
+        closed = wait_for_incident(stack, key_of("Clustered"), status=2)
+    assert closed["identifier"] == opened["identifier"]

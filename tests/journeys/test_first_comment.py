@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -151,16 +152,32 @@ def test_the_readmes_commands_about_who_hears_of_it_work_as_documented(stack: St
     assert [(each["status"], each["failingSince"]) for each in webhooks] == [("active", None)]
 
 
+def test_the_first_organization_works_as_documented(demo: Stack, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "first-organization.md").read_text()
+    *steps, read_inbox = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    tocsin = f'tocsin() {{ "{sys.executable}" -m workers.cli "$@" --data "{demo.folder}"; }}; set -e; cd {tmp_path}\n'
+
+    *_, lee = run_in_shell(tocsin + "".join(steps) + 'echo; echo "$LEE"', at=demo.url).splitlines()
+    inbox = eventually(lambda: json.loads(run_in_shell(f"LEE={lee}\n{read_inbox}", at=demo.url)))
+
+    [item] = inbox
+    assert (item["reason"], item["text"]) == ("mention", "Lee, can you look?")
+    assert (item["incident"], item["author"]["name"]) == (
+        {"identifier": "1", "title": "Checkout answers slowly"},
+        "Kim",
+    )
+
+
 def readme_commands() -> list[str]:
     """Return the README's examples with curl, in their order."""
     return re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def run_in_shell(command: str, *, at: str) -> str:
-    """Run a command line from the README in a shell against this stack; return the output."""
+    """Run command lines from the documentation in a shell against this stack; return the output."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
-    words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
+    words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ")
     return subprocess.run(
         ["sh", "-c", words], env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
     ).stdout

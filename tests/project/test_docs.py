@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from gateway.openapi.directory_schema import directory_schema
+from models.directory.document import NATURAL_KEYS, SECTIONS
+from models.directory.example import EXAMPLE
+from models.directory.rows import OPTIONS
+from models.directory.tables import TOKEN_KINDS
+from models.enums import Feature, Role
 from models.settings import SETTING_NAMES
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
 from tests.project.message_docs import PAGE, examples, sections
+from tests.project.role_table import role_table
 from tests.project.tree import ROOT, files, relative_path
 
 PAGES = sorted(files(".md"))
@@ -65,6 +72,32 @@ def test_every_file_named_on_a_page_exists(page: Path) -> None:
 
 def test_every_setting_is_documented_in_the_readme() -> None:
     assert sorted(SETTING_NAMES.keys() - set(_SETTING.findall((ROOT / "README.md").read_text()))) == []
+
+
+def test_the_table_of_roles_is_what_the_policy_says() -> None:
+    assert role_table() in PAGE.read_text(), "python -m tests.project.role_table prints the table"
+
+
+def test_the_example_of_the_directory_is_the_one_that_the_command_prints() -> None:
+    [example, _] = map(json.loads, examples((ROOT / "docs" / "directory.md").read_text()))
+
+    assert example == EXAMPLE
+
+
+def test_every_word_of_the_directory_is_explained() -> None:
+    page = (ROOT / "docs" / "directory.md").read_text()
+    keys = {key for shape in SECTIONS.values() for key in shape}
+
+    words = [*SECTIONS, *keys, *OPTIONS, *Feature, *Role, *TOKEN_KINDS]
+    assert [word for word in words if f"`{word}`" not in page] == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_schema_of_the_directory_has_the_keys_that_an_import_knows(section: str) -> None:
+    items = directory_schema()["properties"][section]["items"]
+
+    assert items["properties"].keys() == SECTIONS[section].keys()
+    assert items["required"] == list(NATURAL_KEYS[section])
 
 
 @pytest.mark.parametrize("block", examples(PAGE.read_text()))

@@ -157,6 +157,11 @@ def test_a_group_is_firing_only_if_both_its_status_and_one_of_its_alerts_are_fir
     assert parsed(group(*alerts, status=status)).state is state
 
 
+@pytest.mark.parametrize("state", AlertState)
+def test_an_alert_without_a_status_has_that_of_its_group(state: AlertState) -> None:
+    assert parsed(group({"labels": {"severity": "critical"}}, status=state.value)).state is state
+
+
 def test_optional_fields_may_be_missing_and_unknown_fields_are_ignored() -> None:
     command = parsed(group({"status": "firing"}, newField={"a": [1]}))
 

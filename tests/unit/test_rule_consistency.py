@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from models.alert_rules.consistency import (
     event_types_error,
     label_error,
     query_error,
+    reach_error,
     shown_threshold,
     stored_threshold,
     threshold_error,
@@ -165,6 +167,49 @@ def test_comparison_thresholds_are_validated_as_stored(side: ThresholdType) -> N
     assert threshold_error(replace(draft, thresholds=(far,), resolve_threshold=60.0)) == (
         f"critical alert threshold must be {side.name.lower()} resolution threshold"
     )
+
+
+@pytest.mark.parametrize(
+    ("draft", "message"),
+    [
+        (
+            {"threshold_type": BELOW, "comparison_delta": 60, "thresholds": (("critical", 150.0),)},
+            "critical alert threshold can never be reached: no value is more than 100 % lower than another",
+        ),
+        (
+            {"threshold_type": BELOW, "comparison_delta": 60, "thresholds": (("critical", 90.0), ("warning", 100.5))},
+            "warning alert threshold can never be reached: no value is more than 100 % lower than another",
+        ),
+        (
+            {"comparison_delta": 60, "resolve_threshold": -150.0},
+            "Resolution threshold can never be reached: no value is more than 100 % lower than another",
+        ),
+        (
+            {"threshold_type": BELOW, "aggregate": "count_unique(user)", "thresholds": (("critical", 0.0),)},
+            "critical alert threshold can never be reached: no value is below 0",
+        ),
+        (
+            {"query_type": QueryType.CRASH_RATE, "aggregate": "percentage(a, b)", "thresholds": (("critical", 101.0),)},
+            "critical alert threshold can never be reached: no value is above 101",
+        ),
+    ],
+)
+def test_a_rule_that_could_never_act_is_invalid(draft: dict[str, Any], message: str) -> None:
+    assert reach_error(replace(DRAFT, **draft)) == message
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        {"threshold_type": BELOW, "comparison_delta": 60},
+        {"comparison_delta": 60, "thresholds": (("critical", 150.0),), "resolve_threshold": -50.0},
+        {"threshold_type": BELOW, "aggregate": "avg(measurements.balance)", "thresholds": (("critical", -5.0),)},
+        {"threshold_type": BELOW, "thresholds": (("critical", 0.5),)},
+        {"threshold_type": ABOVE, "thresholds": (("critical", -1.0),)},
+    ],
+)
+def test_a_rule_that_some_value_sets_off_is_valid(draft: dict[str, Any]) -> None:
+    assert reach_error(replace(DRAFT, **draft)) is None
 
 
 def breaches(value: float, threshold: float, side: ThresholdType) -> bool:

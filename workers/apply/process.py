@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from celery import Celery
 from sqlalchemy.engine import Engine
@@ -33,7 +34,7 @@ from workers.apply.applier import COMMAND_LANES, Applier, BatchResult
 from workers.apply.in_flight import InFlightBatch
 from workers.apply.metrics import WorkerMetrics, share_values
 from workers.apply.tally import count_batch
-from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
+from workers.apply.watchdog import DeafLaneDetector, Heartbeat, StallDetector, find_unclaimed_lanes, has_unclaimed_work
 from workers.deliver.channels.configured import make_channels
 from workers.deliver.deliverer import Deliverer
 from workers.runtime.readiness import announce_ready
@@ -50,7 +51,7 @@ def run_apply_worker(
     """
     app = make_app(settings)
     heartbeat = Heartbeat()
-    watchdog = _make_watchdog(settings, lanes, heartbeat, patience_seconds)
+    watchdogs = _make_watchdogs(settings, lanes, heartbeat, patience_seconds)
     child: _Child | None = None
 
     def start_child() -> None:
@@ -69,8 +70,13 @@ def run_apply_worker(
         return task
 
     def ready() -> None:
-        watchdog.start()
+        for watchdog in watchdogs:
+            watchdog.start()
         announce_ready()
+
+    def stop_watching() -> None:
+        for watchdog in watchdogs:
+            watchdog.stop()
 
     register_tasks(app, {lane: task_of(lane) for lane in Lane})
     return run_celery_worker(
@@ -80,7 +86,7 @@ def run_apply_worker(
         on_child_start=start_child,
         on_child_stop=stop_child,
         ready=ready,
-        stopping=watchdog.stop,
+        stopping=stop_watching,
     )
 
 
@@ -171,7 +177,7 @@ class _Child:
         # A hint that carries nothing but canaries is no reason to look for work.
         if not canaries or len(canaries) < len(hint.subjects):
             self._look_for_work(lane, hint)
-        self.heartbeat.beat()
+        self.heartbeat.beat(lane)
         if self.metrics is not None:
             self.metrics.set_blocked(self.hints.blocked_reason is not None)
 
@@ -224,18 +230,29 @@ def _start_deliverer(settings: WorkerSettings, metrics: WorkerMetrics | None) ->
     return deliverer
 
 
-def _make_watchdog(
+def _make_watchdogs(
     settings: WorkerSettings, lanes: list[Lane], heartbeat: Heartbeat, patience_seconds: float
-) -> Watchdog:
-    """Make the main process's watchdog, with connections that the child does not share."""
+) -> list[Watchdog]:
+    """Make the main process's watchdogs: one for the whole worker and, if it has several lanes, one for each of them.
+
+    They have connections that the child does not share.
+    """
     engine = make_engine(
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
-    return Watchdog(
-        StallDetector(heartbeat, partial(has_unclaimed_work, engine, make_app(settings), lanes)),
-        partial(exit_stuck_process, patience_seconds),
-        patience_seconds=patience_seconds,
-    )
+    app = make_app(settings)
+    is_stalled = StallDetector(heartbeat, partial(has_unclaimed_work, engine, app, lanes))
+    watchdogs = [Watchdog(is_stalled, partial(exit_stuck_process, patience_seconds), patience_seconds=patience_seconds)]
+    if len(lanes) > 1:
+        # While a worker takes turns, each of the other lanes may keep it for the whole time limit of a task.
+        lane_patience = patience_seconds * LANE_PATIENCE_FACTOR
+        is_deaf = DeafLaneDetector(heartbeat, partial(find_unclaimed_lanes, engine, app, lanes))
+        watchdogs.append(Watchdog(is_deaf, partial(exit_stuck_process, lane_patience), patience_seconds=lane_patience))
+    return watchdogs
+
+
+LANE_PATIENCE_FACTOR: Final = 2
+"""How many times longer a worker may ignore one of its lanes than all of them."""
 
 
 def _make_autocommit_engine(settings: WorkerSettings) -> Engine:

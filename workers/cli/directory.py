@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
+from models.directory.example import EXAMPLE
+from models.directory.importer import (
+    DirectoryError,
+    ImportSummary,
+    export_directory,
+    import_directory,
+    lacking_feature,
+    read_document,
+)
+from models.enums import Feature
 from workers.cli.common import DataOption, JsonOption, print_json, print_line
 from workers.cli.database import transaction
 from workers.cli.errors import CliError
@@ -23,22 +32,31 @@ def about() -> None:
 
 @directory.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - for standard input.")],
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="The document; - for standard input.")] = None,
     *,
+    example: Annotated[bool, typer.Option("--example", help="Print a document that can be imported.")] = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create or update everything that FILE lists, and change nothing else. If anything fails, nothing is changed."""
+    if example:
+        print_json(EXAMPLE)
+        return
+    if file is None:
+        raise CliError("no document is given: name its file, or see what it looks like with --example")
     try:
         document = read_document(_content(file))
         with transaction(data) as connection:
             summary = import_directory(connection, document)
+            without_incidents = lacking_feature(connection, document, Feature.INCIDENTS)
     except DirectoryError as error:
         raise CliError("nothing was imported; correct these places:\n" + "\n".join(error.errors)) from None
     if as_json:
         print_json(summary)
     else:
         _print_summary(summary)
+    for slug in without_incidents:
+        _print_hint(slug)
 
 
 @directory.command("export")
@@ -58,6 +76,14 @@ def _content(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}; choose a file with a directory document") from None
+
+
+def _print_hint(slug: str) -> None:
+    # Not part of the output, which programs read.
+    sys.stderr.write(
+        f"{slug} does not have the feature {Feature.INCIDENTS}: its incidents and alert rules answer 404;"
+        " add the feature to the document (docs/directory.md)\n"
+    )
 
 
 def _print_summary(summary: ImportSummary) -> None:

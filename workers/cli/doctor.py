@@ -62,7 +62,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check configuration, database, broker, queues, progress, planning, secrets, clocks, time zones, disk."""
+    """Check configuration, database, broker, queues, progress, dead letters, planning, secrets, clocks, zones, disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -162,15 +162,12 @@ def _broker() -> str:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             connection.default_channel.close()
 
-    from tasks.broker.blocking import find_alarm
+    from tasks.broker.write_refusal import find_write_refusal
 
     _or_fail(connect, "the broker does not answer", "start it, or correct BROKER_URL")
-    if reason := _inspect_broker(find_alarm, "the broker takes no message"):
-        raise CheckFailed(
-            f"RabbitMQ blocks publishers ({reason}), so no hint and no event is published: "
-            "free memory or disk space on its host"
-        )
-    return f"{mask_secret('BROKER_URL', url)} answers"
+    if refusal := _inspect_broker(find_write_refusal, "the broker takes no message"):
+        raise CheckFailed(f"{refusal.reason}, so no hint and no event is published: {refusal.fix}")
+    return f"{mask_secret('BROKER_URL', url)} answers and takes messages"
 
 
 def _topology() -> str:
@@ -255,6 +252,18 @@ def _progress() -> str:
         sentences = " ".join(stall.text for stall in found)
         raise CheckFailed(f"{sentences} What to type: {', '.join(dict.fromkeys(stall.runbook for stall in found))}")
     return "nothing has waited for too long, and no process is gone"
+
+
+def _dead() -> str:
+    from models.operations.ledger_numbers import count_dead
+
+    number = _read(count_dead, "the dead letters cannot be counted")
+    if not number:
+        return "no command is dead"
+    raise CheckFailed(
+        f"{number} {'command is' if number == 1 else 'commands are'} dead: "
+        "`tocsin dead list` shows why; requeue or discard them"
+    )
 
 
 def _seen(status: CanaryStatus) -> str:
@@ -375,6 +384,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "wake-ups": _wake_ups,
     "queues": _queues,
     "progress": _progress,
+    "dead letters": _dead,
     "planning": _planning,
     "secrets": _secrets,
     "clocks": _clocks,

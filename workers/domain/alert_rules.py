@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from models.alert_rules.alert_rule import Action, AlertRule, Definition, RuleActivityType, Trigger
-from models.alert_rules.consistency import RuleDraft, threshold_error
+from models.alert_rules.consistency import RuleDraft, reach_error, threshold_error
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
 from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
 from models.directory.policy_facts import NamedProject
@@ -200,11 +200,12 @@ def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
 
 
 def check_thresholds(definition: Definition) -> None:
-    """Require that no value can both fire and resolve a trigger.
+    """Require that every trigger can fire, and that no value can both fire and resolve one.
 
-    :raises InvalidFields: if a value could do both.
+    :raises InvalidFields: if a value could do both, or none could fire a trigger.
     """
-    if error := threshold_error(draft_of(definition)):
+    draft = draft_of(definition)
+    if error := threshold_error(draft) or reach_error(draft):
         raise rule_error(error)
 
 

@@ -84,10 +84,12 @@ def change_status(
 ) -> StatusChange:
     """Change the incident's status, record the activity, and emit StatusChanged.
 
-    ``closed_at`` is the date on which the incident was closed. It defaults to the date of the activity.
+    ``closed_at`` is the date on which the incident was closed; it defaults to the date of the activity. The incident is
+    closed neither before its start nor later than that activity.
     """
     at = incident.record_activity(accepted_at=context.accepted_at)
-    old = incident.set_status(new, by=by, at=closed_at or at)
+    closed = max(incident.date_started, min(closed_at or at, at))
+    old = incident.set_status(new, by=by, at=closed)
     context.facts.index_key(incident)
     activity = context.record_dated_activity(
         incident,

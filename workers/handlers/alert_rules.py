@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
-from models.alert_rules.consistency import RuleDraft, event_types_error, query_error, threshold_error
+from models.alert_rules.consistency import RuleDraft, event_types_error, query_error, reach_error, threshold_error
 from models.alert_rules.enums import Dataset, QueryType, ThresholdType
 from models.enums import Feature
 from models.incidents.mentions import Owner, resolve_owner
@@ -115,12 +115,18 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
     needs.excluded_projects,
 )
 def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
-    """Update an alert rule. This starts a new generation of the rule and closes its open incidents."""
+    """Update an alert rule. This starts a new generation of the rule and closes its open incidents.
+
+    An update that changes nothing has no effect. Triggers and actions that are sent without their ids replace the
+    current ones, which is a change.
+    """
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
     references = _resolve_references(command, context, rule)
     draft = _check_draft(command, context, rule)
     definition = _definition(command, draft, references, rule.definition, context)
+    if definition == rule.definition and references.projects == rule.projects:
+        return CommandResult(200, current_rule_json(rule, context))
 
     redefine(rule, definition, context)
     rule.projects = references.projects
@@ -205,7 +211,7 @@ def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule |
     is_generic = draft.dataset is Dataset.PERFORMANCEMETRICS
     if is_generic and not context.organization.has(Feature.GENERIC_METRICS):
         raise rule_error("This project does not have access to the `generic_metrics` dataset")
-    for error in (query_error(draft), event_types_error(draft), threshold_error(draft)):
+    for error in (query_error(draft), event_types_error(draft), threshold_error(draft), reach_error(draft)):
         if error:
             raise rule_error(error)
     return draft

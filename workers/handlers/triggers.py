@@ -94,7 +94,7 @@ def update_action(command: UpdateAction, context: CommandContext) -> CommandResu
     trigger = require_trigger(rule, command.trigger)
     known = _require_action(trigger, command.id)
     action = build_action(command.action, known, context)
-    _set_actions(rule, trigger, [*(each for each in trigger.actions if each.id != known.id), action], context)
+    _set_actions(rule, trigger, [action if each is known else each for each in trigger.actions], context)
     return CommandResult(200, action_json(trigger.id, action, context.facts.rule_references))
 
 
@@ -113,13 +113,15 @@ def _others(rule: AlertRule, trigger: Trigger) -> list[Trigger]:
 
 
 def _set_triggers(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
-    """Start a new generation of the rule with these triggers.
+    """Start a new generation of the rule with these triggers, unless it has them already.
 
     :raises Refusal: if two triggers have the same label, or if a value could both fire and resolve a trigger.
     """
     if len({trigger.label for trigger in triggers}) < len(triggers):
         raise ListRefusal("This label is already in use for this alert rule")
     definition = rule.definition.with_triggers(triggers)
+    if definition == rule.definition:
+        return
     check_thresholds(definition)
     redefine(rule, definition, context)
     emit_rule_event(rule, context, AlertRuleUpdated)
@@ -127,7 +129,10 @@ def _set_triggers(rule: AlertRule, triggers: list[Trigger], context: CommandCont
 
 def _set_actions(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], context: CommandContext) -> None:
     changed = trigger.model_copy(update={"actions": tuple(actions)})
-    amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), context)
+    definition = rule.definition.with_triggers([*_others(rule, trigger), changed])
+    if definition == rule.definition:
+        return
+    amend(rule, definition, context)
     emit_rule_event(rule, context, AlertRuleUpdated)
 
 
