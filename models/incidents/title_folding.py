@@ -10,7 +10,7 @@ import unicodedata
 from typing import Final
 
 FOLD_TITLE: Final = "fold_title"
-"""The name of the SQL function that folds titles (``migrations/versions/0024…``).
+"""The name of the SQL function that folds titles (``migrations/versions/0020…``).
 
 It decides: it folds both what is stored and what is searched for. The database may know letters that Python does not.
 """
