@@ -233,7 +233,7 @@ _OTHER_SCHEMAS: Final[Json] = {
         "description": "What Alertmanager posts (version 4) or Grafana (version 1); other fields are ignored.",
         "type": "object",
         "properties": {
-            "version": json_schema.recommending({"type": "string", "enum": ["4", "1"]}, {"enum": ["4", 4, "1", 1]}),
+            "version": json_schema.recommending({"type": "string", "pattern": "^[14]$"}, {"enum": ["4", 4, "1", 1]}),
             "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
             "groupLabels": json_schema.recommending(
