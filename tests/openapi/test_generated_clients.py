@@ -63,7 +63,8 @@ def clients(toolchain: Toolchain, stack: Stack) -> Clients:
 
 
 def test_every_client_is_generated_and_compiles_without_errors(clients: Clients) -> None:
-    assert not re.search(r"(?i)unable to|skipping|\bERROR\b|cannot parse", clients.generated)
+    # Not "Error", which is also the name of a schema.
+    assert not re.search(r"(?i:unable to|skipping|cannot parse)|\bERROR\b", clients.generated)
     assert "error" not in clients.compiled
 
 
