@@ -22,6 +22,7 @@ from tasks.commands.fields import (
     status_in,
 )
 
+RULE_AND_KEY: Final = "An incident with an alertRule cannot have a dedupKey."
 ONLY_FOR_SERVICES: Final = "Only services may set a key."
 
 
@@ -50,7 +51,7 @@ class OpenIncident(Command):
         :raises InvalidFields: if both are.
         """
         if self.alert_rule is not None and self.dedup_key is not None:
-            raise InvalidFields({"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
+            raise InvalidFields({"dedupKey": [RULE_AND_KEY]})
 
     def require_submittable(self, *, by: CallerKind, at: datetime) -> None:
         """Check that only services set a ``dedup_key``, and that the incident has not started in the future.

@@ -327,14 +327,14 @@ def test_a_forged_record_of_a_rejected_message_is_counted_and_shown_escaped(
 
 
 def test_an_oversized_wake_up_is_only_a_wake_up(database: Database) -> None:
-    async def read_after(payload: str) -> list[tuple[UUID, ...]]:
+    async def read_after(payload: str) -> list[set[UUID]]:
         engine = make_async_engine(database.url, application="test", pool_size=1, pool_timeout=1)
         waiter = OutcomeWaiter(engine, wake_url=None, timeout_seconds=1)
-        read: list[tuple[UUID, ...]] = []
-        waiter.refresh = lambda ids: read.append(tuple(ids))  # type: ignore[method-assign]
+        read: list[set[UUID]] = []
+        waiter.refresh = lambda ids: read.append(set(ids))  # type: ignore[method-assign]
         with waiter.expect([FIRST, SECOND]):
             waiter._on_wakeup("", payload)
         return read
 
-    assert asyncio.run(read_after(f"x {SECOND}")) == [(SECOND,)]
-    assert asyncio.run(read_after(f"{SECOND} " * 2_000)) == [(FIRST, SECOND)]
+    assert asyncio.run(read_after(f"x {SECOND}")) == [{SECOND}]
+    assert asyncio.run(read_after(f"{SECOND} " * 2_000)) == [{FIRST, SECOND}]

@@ -51,7 +51,7 @@ VALID_FIELDS: Final[dict[str, Any]] = {
     "alertThreshold": 100, "triggers": [{"label": "critical", "alertThreshold": 100}], "type": "email",
     "targetType": "user", "targetIdentifier": "12", "project": "p1", "value": 101,
     "timestamp": "2026-11-23T10:00:00Z", "version": "4", "groupKey": "x", "alerts": [{"status": "firing"}],
-    "url": "https://93.184.215.14/", "events": ["*"], "reason": "x",
+    "url": "https://93.184.215.14/", "events": ["*"], "reason": "x", "scope": "queue",
 }  # fmt: skip
 
 JUNK: Final[list[Any]] = [
@@ -60,7 +60,10 @@ JUNK: Final[list[Any]] = [
     "../../etc/passwd",
 ]  # fmt: skip
 INVALID_VALUES: Final[list[Any]] = [None, False, True, {}, {"a": {"a": []}}, {"\0": 1}, [[[]]], [None], [{}], ["\0"]]
-"""Values that no required field accepts."""
+"""Values that no required field accepts, apart from :data:`VALID_ALL_THE_SAME`."""
+
+VALID_ALL_THE_SAME: Final[list[tuple[str, Any]]] = [("value", None), ("alerts", [{}])]
+"""An observation may be null, and an alert without a status has that of its group."""
 
 # Path segments that name no organization and no incident.
 INVALID_PATH_SEGMENTS: Final = [
@@ -257,8 +260,7 @@ def _missing_field(operation: Operation, chance: Random) -> Request:
 
 def _invalid_value(operation: Operation, chance: Random) -> Request:
     name = chance.choice(operation.required)
-    # An observation may be null.
-    value = chance.choice(INVALID_VALUES if name != "value" else INVALID_VALUES[1:])
+    value = chance.choice([each for each in INVALID_VALUES if (name, each) not in VALID_ALL_THE_SAME])
     return _request(operation, chance, body=_json(json.loads(_valid_body(operation, chance)) | {name: value}))
 
 

@@ -104,8 +104,16 @@ BULK_COMMANDS: Final = {"comment.post", "incident.open", "notification.read"}
 
 
 def accepted_document() -> Any:
-    """Return the OpenAPI document in the form that allows exactly what is accepted."""
-    return json.loads(encode_json(build_document(ENDPOINTS, form=Form.ACCEPTED)))
+    """Return the OpenAPI document in the form that allows exactly what is accepted.
+
+    Without the example of strict handling, with which fields that the document does not name would be refused.
+    """
+    document = json.loads(encode_json(build_document(ENDPOINTS, form=Form.ACCEPTED)))
+    operations = [each for path in document["paths"].values() for name, each in path.items() if name != "parameters"]
+    for parameter in (parameter for each in operations for parameter in each.get("parameters", ())):
+        if parameter["name"] == "Prefer":
+            parameter["schema"]["examples"].remove("handling=strict")
+    return document
 
 
 class Caller(NamedTuple):

@@ -126,7 +126,11 @@ def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
 
     posted = run_in_shell(post, at=stack.url)
     inbox = eventually(
-        lambda: [item for item in json.loads(run_in_shell(read_inbox, at=stack.url)) if f'"{item["text"]}"' in post]
+        lambda: [
+            item
+            for item in json.loads(run_in_shell(read_inbox, at=stack.url))
+            if f'"{item["text"]}"' in post and item["incident"]["identifier"] == "1"
+        ]
     )
     (id_,) = re.findall(r"command-id: (\S+)", posted)
     command = json.loads(run_in_shell(show_command.replace("COMMAND_ID", id_), at=stack.url))
