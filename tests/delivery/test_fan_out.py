@@ -113,7 +113,7 @@ def test_later_events_of_the_same_subject_wait_for_the_last_part(scene: Scene, m
 
     parts = on_each_part(monkeypatch, look)
 
-    scene.plan()
+    plan_all(scene)
 
     assert set().union(*seen) == {"team_mention"}
     assert scene.unplanned() == set()
@@ -134,7 +134,7 @@ def test_a_comment_deleted_between_two_parts_leaves_no_notification(
 
     parts = on_each_part(monkeypatch, delete)
 
-    scene.plan()
+    plan_all(scene)
 
     assert scene.rows("SELECT retracted, count(*) FROM notifications GROUP BY 1") == [(True, len(crowd))]
     assert scene.rows("SELECT DISTINCT state FROM deliveries") == [("cancelled",)]
@@ -157,7 +157,7 @@ def test_a_deleted_comment_with_a_large_audience_is_retracted_in_parts(
 
     monkeypatch.setattr(fan_out, "retract_part", observed)
 
-    scene.plan()
+    plan_all(scene)
 
     assert progress == [PART, 2 * PART, len(crowd)]
     assert scene.rows("SELECT state, count(*) FROM deliveries GROUP BY 1") == [("cancelled", len(crowd))]
@@ -319,6 +319,16 @@ def on_each_part(
 
     monkeypatch.setattr(fan_out, "plan_part", observed)
     return parts
+
+
+def plan_all(scene: Scene) -> None:
+    """Plan until no event waits. A subject that was planned in parts stays locked until its session has ended."""
+
+    def is_planned() -> bool:
+        scene.plan()
+        return not scene.unplanned()
+
+    eventually(is_planned)
 
 
 def items(scene: Scene) -> set[tuple[int, int]]:
