@@ -27,8 +27,6 @@ ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_EN
 
 NOT_INSTALLED: Final = "{} is set, but OpenTelemetry is not installed: pip install 'tocsin[otel]', or unset it"
 
-Attributes = Mapping[str, str | int]
-
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
 
@@ -115,9 +113,7 @@ def start_request_span(traceparent: str | None) -> RequestSpan | None:
     return RequestSpan(_tracer.start_span("request", _context_of(traceparent), SpanKind.SERVER))
 
 
-def record_spans(
-    verb: str, traced: Iterable[TracedCommand], *, seconds: float, error: str | None = None, **attributes: str | int
-) -> None:
+def record_spans(verb: str, traced: Iterable[TracedCommand], *, seconds: float, error: str | None = None) -> None:
     """Record a span that has just ended for each command or event that belongs to a trace.
 
     The span's name is the verb and the type. ``seconds`` is how long it lasted.
@@ -128,7 +124,7 @@ def record_spans(
 
     for each in traced:
         if each.traceparent is not None:
-            about = {"tocsin.id": str(each.id), "tocsin.type": each.type, **attributes}
+            about = {"tocsin.id": str(each.id), "tocsin.type": each.type}
             _record(_tracer, f"{verb} {each.type}", each.traceparent, SpanKind.INTERNAL, seconds, error, about)
 
 
@@ -156,7 +152,7 @@ def _record(
     kind: SpanKind,
     seconds: float,
     error: str | None,
-    attributes: Attributes,
+    attributes: Mapping[str, str],
 ) -> None:
     from opentelemetry.trace import StatusCode
 

@@ -281,10 +281,10 @@ class Applier:
         return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _log_error(self, command: ClaimedCommand, error: Exception) -> None:
-        record_spans("apply", [command], seconds=0.0, error=type(error).__name__)
         if is_contention(error):
             log.info("apply.deferred", command=str(command.id), error=str(error), **log_ids([command]))
         else:
+            record_spans("apply", [command], seconds=0.0, error=type(error).__name__)
             log.warning("apply.error", command=str(command.id), type=command.type, **log_ids([command]), exc_info=error)
 
     def _notify_dead(self, failed: Sequence[FailedCommand], reason: DeathReason) -> bool:
