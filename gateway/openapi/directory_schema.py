@@ -118,7 +118,7 @@ def directory_schema() -> Json:
     """Return the schema of the document. Whatever it forbids is refused."""
     return {
         "type": "object",
-        "description": "An import creates or changes what is listed and leaves the rest. An export has no tokens.",
+        "description": "An import only creates or changes what is listed. An export has no tokens.",
         "properties": {
             section: {
                 "type": "array",
